@@ -1,0 +1,78 @@
+"""Loss of a model that runs several parallel streams over each input."""
+
+from jaxlaws.law import Law, Scalar, Source, mean, record, var
+from jaxlaws.numerics import at_least, power
+
+FLOOR = 1e-12
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    num_params: Scalar = var(
+        "non-embedding parameters",
+        unit="parameters",
+        range=(535813376, 4383854084),
+        floor=FLOOR,
+        aliases=("n_params", "params", "n"),
+    )
+    parallel_size: Scalar = var(
+        "parallel streams",
+        range=(1, 4),
+        floor=FLOOR,
+        aliases=("p", "degree", "mp_size", "world_size"),
+    )
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    c0: Scalar = var("irreducible loss", unit="nat/token")
+    c1: Scalar = var("weight of the model size", unit="nat/token")
+    c2: Scalar = var("weight of the streams", unit="nat/token")
+    c3: Scalar = var("weight of size and streams together", unit="nat/token")
+    alpha: Scalar = var("exponent of num_params", shared=True)
+    beta: Scalar = var("exponent of parallel_size", shared=True)
+
+
+@record
+class Outputs:
+    """Outputs of the law."""
+
+    loss: Scalar = var("validation loss", unit="nat/token")
+
+
+def loss(c: Coefs, x: Inputs) -> Scalar:
+    """The loss of one configuration."""
+    size = power(at_least(x.num_params, FLOOR), -c.alpha)
+    streams = power(at_least(x.parallel_size, FLOOR), -c.beta)
+    return c.c0 + c.c1 * size + c.c2 * streams + c.c3 * (size * streams)
+
+
+ALPHA, BETA = 0.25125, 0.513333333333
+
+LAW = Law(
+    title="loss of a model with parallel streams, from its size and their number",
+    fn=loss,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={
+        "pile": Coefs(c0=1.38133216084, c1=97.066659052, c2=0.0772792357873, c3=4.4654429466, alpha=ALPHA, beta=BETA),
+        "stack": Coefs(c0=0.755424951209, c1=54.0083122959, c2=0.0433880237503, c3=4.26602562249, alpha=ALPHA, beta=BETA),
+    },
+    fallback=mean,
+    formula="c0 + c1*num_params**-alpha + c2*parallel_size**-beta + c3*num_params**-alpha*parallel_size**-beta",
+    source=Source(
+        reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",
+        task="parallel scaling law",
+        agent="mini-swe-agent",
+        model="GPT-5",
+        r2_best=0.999966,
+        r2_mean=0.997173,
+        r2_min=0.988864,
+        runs=5,
+    ),
+)

@@ -1,0 +1,291 @@
+"""What a law is: one pure function, the records that it takes, and what is known about them.
+
+A law of the catalogue is a file that defines three records (inputs, coefficients, outputs), one function, and
+one [`Law`][jaxlaws.Law] named `LAW` that holds them together. Everything else (columns of a table, help of the
+command line, the table of laws in the README, tests) is derived from these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+
+__all__ = [
+    "Law",
+    "Matrix",
+    "Scalar",
+    "Source",
+    "UnknownNameError",
+    "Var",
+    "Vector",
+    "as_dict",
+    "mean",
+    "record",
+    "var",
+    "variables",
+]
+
+T = TypeVar("T")
+
+# What a field of a record holds: a number, a NumPy or a JAX array, or a tracer. The names tell a reader the core
+# shape, that is the shape for one configuration; leading axes are batch axes.
+Scalar: TypeAlias = Any
+Vector: TypeAlias = Any
+Matrix: TypeAlias = Any
+
+
+class UnknownNameError(KeyError):
+    """A law or a group that does not exist; the message names the nearest ones that do.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> jl.laws["paralel"]
+        Traceback (most recent call last):
+            ...
+        jaxlaws.law.UnknownNameError: unknown law 'paralel'; did you mean 'parallel'?
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]):
+        known = list(known)
+        near = difflib.get_close_matches(str(name), known, n=3)
+        if near:
+            hint = "did you mean " + " or ".join(map(repr, near)) + "?"
+        elif len(known) <= 12:
+            hint = "known: " + ", ".join(map(repr, known))
+        else:
+            hint = f"{len(known)} are known, from {known[0]!r} to {known[-1]!r}"
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would print the repr
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Var:
+    """What is known about one field of a record. Made by [`var`][jaxlaws.var], which documents the fields."""
+
+    name: str = ""
+    description: str
+    unit: str = "1"
+    shape: tuple[str, ...] = ()
+    columns: str = ""
+    range: tuple[Any, Any] | None = None
+    aliases: tuple[str, ...] = ()
+    floor: float | None = None
+    above: float = 0.0
+    missing: float | None = None
+    total: float | None = None
+    shared: bool = False
+
+    def column_names(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
+        """The table columns that hold this field: its name, or one name per element of a vector."""
+        if not self.shape:
+            return (self.name,)
+        return tuple(self.columns.format(i) for i in range(1, sizes[self.shape[0]] + 1))
+
+
+def var(
+    description: str,
+    *,
+    unit: str = "1",
+    shape: str | tuple[str, ...] = (),
+    columns: str = "",
+    range: tuple[Any, Any] | None = None,
+    aliases: tuple[str, ...] = (),
+    floor: float | None = None,
+    above: float = 0.0,
+    missing: float | None = None,
+    total: float | None = None,
+    shared: bool = False,
+) -> Any:
+    """Describe a field of a record.
+
+    Args:
+        description: What the quantity is, in a few words.
+        unit: Its unit; "1" for pure numbers.
+        shape: Names of the axes of one configuration: none for a scalar, `"domain"` for a vector over domains. Axes
+            of the same name have the same size throughout a law.
+        columns: For a vector, the name of its columns in a table, with `{}` for the number of the element from 1.
+        range: Smallest and largest value (for a vector, of each element) that the coefficients were fitted on. Values
+            outside it are extrapolated; it is not a limit.
+        aliases: Other names that the input goes by.
+        floor: The law takes values below this as this value, so that every real number is allowed.
+        above: Without a floor, tables must hold values greater than this.
+        missing: What the list-of-dicts interface takes where the key is absent; None makes that a KeyError.
+        total: What the elements of a vector must sum to.
+        shared: A coefficient that has one value for all groups.
+
+    Returns:
+        A dataclass field, for use in the body of a class decorated with [`record`][jaxlaws.record].
+    """
+    about = Var(
+        description=description,
+        unit=unit,
+        shape=(shape,) if isinstance(shape, str) else shape,
+        columns=columns,
+        range=range,
+        aliases=aliases,
+        floor=floor,
+        above=above,
+        missing=missing,
+        total=total,
+        shared=shared,
+    )
+    return dataclasses.field(metadata={"var": about})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False, field_specifiers=(var,))
+def record(cls: type[T]) -> type[T]:
+    """Make a class of [`var`][jaxlaws.var] fields a frozen, keyword-only dataclass that is a JAX pytree.
+
+    Example:
+        >>> import jax, jaxlaws as jl
+        >>> @jl.record
+        ... class Inputs:
+        ...     tokens: jl.Scalar = jl.var("training tokens", unit="tokens")
+        >>> jax.tree.map(lambda x: 2 * x, Inputs(tokens=3))
+        Inputs(tokens=6)
+    """
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls))
+
+
+@functools.cache
+def variables(cls: Any) -> tuple[Var, ...]:
+    """The fields of a record class, in order, as [`Var`][jaxlaws.Var] with their names."""
+    return tuple(dataclasses.replace(f.metadata["var"], name=f.name) for f in dataclasses.fields(cls))
+
+
+def as_dict(values: Any) -> dict[str, Any]:
+    """A record as a dict of floats and nested lists, ready for JSON; `type(values)(**d)` reads it back exactly.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> jl.as_dict(jl.laws["moe"].groups["all_data"])["alpha"]
+        0.19898568476505754
+    """
+    return {f.name: np.asarray(getattr(values, f.name)).tolist() for f in dataclasses.fields(values)}
+
+
+def mean(groups: Mapping[str, T]) -> T:
+    """The mean of each coefficient over all groups."""
+    averaged: T = jax.tree.map(lambda *values: sum(values) / len(values), *groups.values())
+    return averaged
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a law and its numbers are from.
+
+    Attributes:
+        reference: The publication.
+        task: Name of the benchmark task that the law was found on.
+        agent: Program that found it, for laws found by a program.
+        model: Language model that the program used.
+        r2_best: R2 on held-out runs of the law as shipped, the best of `runs` attempts.
+        r2_mean: Mean of that R2 over the attempts.
+        r2_min: Smallest R2 of the attempts.
+        runs: Number of attempts.
+    """
+
+    reference: str
+    task: str = ""
+    agent: str = ""
+    model: str = ""
+    r2_best: float | None = None
+    r2_mean: float | None = None
+    r2_min: float | None = None
+    runs: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Law:
+    """A scaling law: a pure function of coefficients and inputs, with all that is known about it.
+
+    Laws hash by identity, so that a law is a free key of the jit cache; coefficients are data. A law lives in a
+    module of its own under the name `LAW`, and is called as that module is.
+
+    Attributes:
+        title: What the law predicts from what, in one line.
+        fn: `fn(coefs, inputs)` for one configuration: scalars, and vectors of the shape that the records state.
+            Batch axes are added by the package.
+        inputs: Record class of the inputs.
+        coefs: Record class of the coefficients.
+        outputs: Record class of the outputs; with one field, `fn` returns its array.
+        groups: Coefficients per group of runs, in full precision.
+        formula: The formula for values above the floors, as an expression that NumPy can evaluate.
+        source: Where the law and its numbers are from.
+        fallback: What the source uses for a group it does not know, from all groups. The list-of-dicts interface
+            follows it; elsewhere an unknown group is an error.
+        golden: Published or independently computed values: group, inputs by column, outputs by column.
+    """
+
+    title: str
+    fn: Callable[[Any, Any], Any]
+    inputs: Any
+    coefs: Any
+    outputs: Any
+    groups: Mapping[str, Any]
+    formula: str
+    source: Source
+    fallback: Callable[[Mapping[str, Any]], Any] | None = None
+    golden: tuple[tuple[str, Mapping[str, float], Mapping[str, float]], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the law: that of its file."""
+        return self.fn.__module__.rpartition(".")[2]
+
+    @functools.cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """The size of each named axis, for example `{"domain": 5}`."""
+        coefs = next(iter(self.groups.values()))
+        return {
+            axis: size
+            for v in variables(self.coefs)
+            for axis, size in zip(v.shape, np.shape(getattr(coefs, v.name)), strict=True)
+        }
+
+    @functools.cached_property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns of a table that hold the inputs."""
+        return tuple(name for v in variables(self.inputs) for name in v.column_names(self.sizes))
+
+    @functools.cached_property
+    def output_columns(self) -> tuple[str, ...]:
+        """The columns of a table that hold the outputs."""
+        return tuple(name for v in variables(self.outputs) for name in v.column_names(self.sizes))
+
+    def __call__(self, group: Any, inputs: Any = None, /, **named: Any) -> jax.Array:
+        """Predict: see [`predict`][jaxlaws.predict].
+
+        Example:
+            >>> import jaxlaws as jl
+            >>> print(jl.laws["parallel"]("pile", num_params=1e9, parallel_size=[1, 2, 4]))
+            [1.9652... 1.9328... 1.9102...]
+        """
+        from jaxlaws.evaluation import predict  # a law knows no verb but this one
+
+        return predict(self, group, inputs, **named)
+
+    def __repr__(self) -> str:
+        return f"<Law {self.name}: {', '.join(v.name for v in variables(self.inputs))} -> {self.output_text}>"
+
+    @property
+    def output_text(self) -> str:
+        """The names of the outputs, for display."""
+        return ", ".join(v.name for v in variables(self.outputs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _law_of_module, (self.fn.__module__,)
+
+
+def _law_of_module(module: str) -> Law:
+    law: Law = importlib.import_module(module).LAW
+    return law

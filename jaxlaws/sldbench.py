@@ -1,0 +1,91 @@
+"""The list-of-dicts interface of SLDBench, on top of the same laws.
+
+SLDBench (Lin et al. 2025, arXiv:2507.21184) defines a law as a function `law(input_data, group)` from a list of dicts
+to a list of dicts. Here is each law of the catalogue as such a function, behaving as its source does: the same names
+and aliases, the same defaults for missing keys, floors, errors, and fallback for groups it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxlaws.catalogue import laws
+from jaxlaws.evaluation import in_blocks, predict
+from jaxlaws.law import Law, Var, variables
+
+__all__ = ["law"]
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def law(name: str) -> Callable[[Rows, str], list[dict[str, float]]]:
+    """A law of the catalogue as a function from a list of dicts to a list of dicts.
+
+    Args:
+        name: Name of the law.
+
+    Returns:
+        `law(input_data, group)`. Computes in float64 whatever JAX is set to, and leaves that setting alone.
+
+    Errors of the returned function, as in the sources: KeyError for a missing input without a default, TypeError and
+    ValueError for a value that is no number, ValueError for one that the law is not defined at.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> parallel = jl.sldbench.law("parallel")
+        >>> parallel([{"num_params": 1e9, "parallel_size": 8}], "pile")
+        [{'loss': 1.895152...}]
+    """
+    the_law = laws[name]
+
+    def predict_rows(input_data: Rows, group: str) -> list[dict[str, float]]:
+        coefs = the_law.groups.get(group)
+        if coefs is None:
+            if the_law.fallback is None:
+                raise KeyError(group)
+            coefs = the_law.fallback(the_law.groups)
+        rows = list(input_data)
+        if not rows:
+            return []
+        inputs = _read(the_law, rows)
+        outputs = in_blocks(lambda block: predict(the_law, coefs, block), inputs, len(rows))
+        columns = outputs.reshape(len(rows), -1).T.tolist()
+        names = the_law.output_columns
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    return predict_rows
+
+
+def _read(law: Law, rows: Rows) -> Any:
+    """The inputs of all rows as float64 arrays."""
+    wanted = [(v, column) for v in variables(law.inputs) for column in v.column_names(law.sizes)]
+    raw = [_column(rows, v, column) for v, column in wanted]
+    columns = [np.fromiter(map(float, values), np.float64, len(rows)) for values in raw]
+    for (v, column), values in zip(wanted, columns, strict=True):
+        if v.floor is None and (values <= v.above).any():
+            row = int(np.argmax(values <= v.above))
+            raise ValueError(f"{law.name} is not defined at {column} = {values[row]} (row {row})")
+    fields = {}
+    for v in variables(law.inputs):
+        own = [values for (w, _), values in zip(wanted, columns, strict=True) if w is v]
+        fields[v.name] = np.stack(own, axis=-1) if v.shape else own[0]
+    return law.inputs(**fields)
+
+
+def _column(rows: Rows, v: Var, column: str) -> list[Any]:
+    if v.missing is not None:
+        return [row.get(column, v.missing) for row in rows]
+    if not v.aliases:
+        return [row[column] for row in rows]
+    # As in the source: the name, or where that is absent or None the first alias there is.
+    values = [row.get(column) for row in rows]
+    for i, value in enumerate(values):
+        if value is None:
+            value = next((rows[i][alias] for alias in v.aliases if alias in rows[i]), None)
+            if value is None:
+                raise KeyError(f"row {i} has no {column!r} (nor {', '.join(map(repr, v.aliases))})")
+            values[i] = value
+    return values
