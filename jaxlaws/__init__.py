@@ -26,24 +26,31 @@ from jaxlaws.law import (
     var,
     variables,
 )
+from jaxlaws.scores import Scores, evaluate
+from jaxlaws.tables import DataError, gradient_table, predict_table
 
 __all__ = [
+    "DataError",
     "Law",
     "Matrix",
     "Scalar",
+    "Scores",
     "Source",
     "UnknownNameError",
     "Var",
     "Vector",
     "as_dict",
     "elasticity",
+    "evaluate",
     "gradient",
+    "gradient_table",
     "hessian",
     "in_range",
     "jacobian",
     "laws",
     "mean",
     "predict",
+    "predict_table",
     "record",
     "sldbench",
     "stack",

@@ -254,6 +254,17 @@ def _elasticity(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
     return jax.tree.map(lambda x, g: x * g / value, inputs, derivative)
 
 
+_VERBS = {"value": _value, "gradient": _gradient, "elasticity": _elasticity}
+
+
+@functools.cache
+def _several(verbs: tuple[str, ...]) -> Callable[..., Any]:
+    def point(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
+        return tuple(_VERBS[verb](law, coefs, inputs, weights) for verb in verbs)
+
+    return point
+
+
 # From one configuration to a batch.
 
 
@@ -477,7 +488,35 @@ def _check_shapes(law: Law, arguments: tuple[Any, Any, Any, Any]) -> None:
         raise ValueError(f"{law.name}: these shapes do not broadcast: {text}") from None
 
 
-# Long tables, in blocks.
+# Columns and long tables.
+
+
+def from_columns(law: Law, columns: Sequence[np.ndarray]) -> Any:
+    """The record of inputs made of the columns `law.input_columns`, in that order."""
+    rest = iter(columns)
+    fields = {}
+    for v in variables(law.inputs):
+        own = [next(rest) for _ in v.column_names(law.sizes)]
+        fields[v.name] = np.stack(own, axis=-1) if v.shape else own[0]
+    return law.inputs(**fields)
+
+
+def tabulate(
+    law: Law, verbs: tuple[str, ...], group: Any, inputs: Any, count: int, weights: Any = None
+) -> tuple[Any, ...]:
+    """Several verbs ("value", "gradient", "elasticity") at once, for `count` rows of NumPy columns, block by block.
+
+    `group` is a name, coefficients, or an array of ids with a row each; the results are NumPy arrays.
+    """
+    ids = group if isinstance(group, np.ndarray) else None
+
+    def call(rows: Any) -> Any:
+        ids, inputs = rows
+        return _call(law, _several(verbs), group if ids is None else ids, inputs, {}, weights)
+
+    results: tuple[Any, ...] = in_blocks(call, (ids, inputs), count)
+    return results
+
 
 BLOCK = 1 << 17  # rows; small enough that the buffers of a block stay in cache and are reused
 

@@ -8,17 +8,20 @@ and aliases, the same defaults for missing keys, floors, errors, and fallback fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from jaxlaws.catalogue import laws
-from jaxlaws.evaluation import in_blocks, predict
+from jaxlaws.evaluation import from_columns, tabulate
 from jaxlaws.law import Law, Var, variables
 
 __all__ = ["law"]
 
 Rows = Sequence[Mapping[str, Any]]
+
+CHUNK = 1 << 14  # rows converted at a time, so that the lists in between stay small
 
 
 def law(name: str) -> Callable[[Rows, str], list[dict[str, float]]]:
@@ -48,34 +51,31 @@ def law(name: str) -> Callable[[Rows, str], list[dict[str, float]]]:
                 raise KeyError(group)
             coefs = the_law.fallback(the_law.groups)
         rows = list(input_data)
-        if not rows:
-            return []
-        inputs = _read(the_law, rows)
-        outputs = in_blocks(lambda block: predict(the_law, coefs, block), inputs, len(rows))
-        columns = outputs.reshape(len(rows), -1).T.tolist()
-        names = the_law.output_columns
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        predicted: list[dict[str, float]] = []
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            inputs = _read(the_law, chunk, start)
+            (outputs,) = tabulate(the_law, ("value",), coefs, inputs, len(chunk))
+            columns = outputs.reshape(len(chunk), -1).T.tolist()
+            predicted += map(dict, map(zip, repeat(the_law.output_columns), zip(*columns)))  # noqa: B905 (slower)
+        return predicted
 
     return predict_rows
 
 
-def _read(law: Law, rows: Rows) -> Any:
-    """The inputs of all rows as float64 arrays."""
+def _read(law: Law, rows: Rows, start: int) -> Any:
+    """The inputs of the rows, the first of which is row `start`, as float64 arrays."""
     wanted = [(v, column) for v in variables(law.inputs) for column in v.column_names(law.sizes)]
-    raw = [_column(rows, v, column) for v, column in wanted]
+    raw = [_column(rows, v, column, start) for v, column in wanted]
     columns = [np.fromiter(map(float, values), np.float64, len(rows)) for values in raw]
     for (v, column), values in zip(wanted, columns, strict=True):
         if v.floor is None and (values <= v.above).any():
             row = int(np.argmax(values <= v.above))
-            raise ValueError(f"{law.name} is not defined at {column} = {values[row]} (row {row})")
-    fields = {}
-    for v in variables(law.inputs):
-        own = [values for (w, _), values in zip(wanted, columns, strict=True) if w is v]
-        fields[v.name] = np.stack(own, axis=-1) if v.shape else own[0]
-    return law.inputs(**fields)
+            raise ValueError(f"{law.name} is not defined at {column} = {values[row]} (row {start + row})")
+    return from_columns(law, columns)
 
 
-def _column(rows: Rows, v: Var, column: str) -> list[Any]:
+def _column(rows: Rows, v: Var, column: str, start: int) -> list[Any]:
     if v.missing is not None:
         return [row.get(column, v.missing) for row in rows]
     if not v.aliases:
@@ -86,6 +86,6 @@ def _column(rows: Rows, v: Var, column: str) -> list[Any]:
         if value is None:
             value = next((rows[i][alias] for alias in v.aliases if alias in rows[i]), None)
             if value is None:
-                raise KeyError(f"row {i} has no {column!r} (nor {', '.join(map(repr, v.aliases))})")
+                raise KeyError(f"row {start + i} has no {column!r} (nor {', '.join(map(repr, v.aliases))})")
             values[i] = value
     return values

@@ -1,0 +1,302 @@
+"""Columns in and out: predictions and derivatives for tables of any kind.
+
+Tables are pandas, polars and Arrow tables (anything that narwhals reads) and dicts of columns; what comes out is of
+the kind that came in. Columns are found by the name of the input or its aliases, and read without a copy where the
+table holds them contiguously as floats. Everything is checked before anything is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from jaxlaws.evaluation import from_columns, tabulate
+from jaxlaws.law import Law, UnknownNameError, Var, variables
+
+__all__ = ["DataError", "Outside", "gradient_table", "predict_table"]
+
+Frame = nw.DataFrame[Any]
+
+SUM_TOLERANCE = 1e-6  # of proportions; a float32 column is within 1e-7
+
+
+class DataError(ValueError):
+    """A table that cannot be used; the message names the column and the rows."""
+
+
+def predict_table(
+    law: Law,
+    table: Any,
+    group: Any = None,
+    *,
+    gradients: bool = False,
+    weights: Any = None,
+    dtype: Any = None,
+) -> Any:
+    """A table with the predictions of a law as new columns.
+
+    Args:
+        law: The law.
+        table: A pandas or polars DataFrame, an Arrow table, or a dict of columns, with a column per input, under its
+            name or an alias (`law.input_columns`).
+        group: Name of a group of the law, or of the column that holds each row's group, or coefficients. By default
+            the column `group` where there is one, else the only group of the law.
+        gradients: Also add the derivatives with respect to the inputs, as columns `d_loss_d_num_params`.
+        weights: For the derivatives of laws with several outputs: the weights of these; by default their mean.
+        dtype: What to compute in; by default float32 where all inputs are, else float64.
+
+    Returns:
+        A table of the same kind with the columns it had, and one per output, named as in `law.output_columns`, or
+        `predicted_loss` where the table has a column `loss` already.
+
+    Raises:
+        DataError: A column is missing, holds no numbers, or holds values that the law is not defined at.
+        UnknownNameError: `group` is neither a group nor a column.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> runs = {"num_params": [1e9, 2e9], "parallel_size": [1, 8], "group": ["pile", "stack"]}
+        >>> jl.predict_table(jl.laws["parallel"], runs)["loss"]
+        array([1.9652..., 1.0023...])
+    """
+    frame = as_frame(table)
+    rows = read(law, frame, group, dtype=dtype)
+    new = results(law, rows, ("value", "gradient") if gradients else ("value",), frame.columns, weights)
+    return _with(table, frame, new)
+
+
+def gradient_table(
+    law: Law, table: Any, group: Any = None, *, elasticity: bool = False, weights: Any = None, dtype: Any = None
+) -> Any:
+    """A table with the derivatives of a law with respect to its inputs as new columns.
+
+    Args:
+        law: The law.
+        table: As for [`predict_table`][jaxlaws.predict_table].
+        group: As for [`predict_table`][jaxlaws.predict_table].
+        elasticity: Percent of output per percent of input, in columns `elasticity_num_params`, in place of the
+            derivatives in columns `d_loss_d_num_params`.
+        weights: For laws with several outputs: the weights of these; by default their mean.
+        dtype: What to compute in; by default float32 where all inputs are, else float64.
+
+    Returns:
+        A table of the same kind with the columns it had and the new ones.
+
+    Raises:
+        DataError: A column is missing, holds no numbers, or holds values that the law is not defined at.
+        UnknownNameError: `group` is neither a group nor a column.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> table = jl.gradient_table(jl.laws["sft"], {"sft_data_size": [1e3]}, "('gpt2', 'flan')", elasticity=True)
+        >>> table["elasticity_sft_data_size"]
+        array([-0.09034...])
+    """
+    frame = as_frame(table)
+    rows = read(law, frame, group, dtype=dtype)
+    new = results(law, rows, ("elasticity" if elasticity else "gradient",), frame.columns, weights)
+    return _with(table, frame, new)
+
+
+# What the command line shares with the functions above.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The checked inputs of a table, as columns and as a record, and the group that they are predicted for."""
+
+    columns: list[np.ndarray]
+    inputs: Any
+    group: Any
+    count: int
+
+
+def as_frame(table: Any) -> Frame:
+    """Any table as a narwhals DataFrame."""
+    try:
+        if isinstance(table, Mapping):
+            return nw.from_dict({name: _host(column) for name, column in table.items()}, backend="pyarrow")
+        return nw.from_native(table, eager_only=True)
+    except (TypeError, ValueError) as error:
+        kind = f"{type(table).__module__}.{type(table).__name__}"
+        hint = "; collect it first" if "Lazy" in kind else ""
+        raise DataError(
+            f"not a table: {kind} (pandas, polars, Arrow and dicts of columns are){hint}: {error}"
+        ) from None
+
+
+def _host(column: Any) -> Any:
+    return column if isinstance(column, list) else np.asarray(column)
+
+
+def _with(table: Any, frame: Frame, new: Mapping[str, np.ndarray]) -> Any:
+    if isinstance(table, Mapping):
+        return {**table, **new}
+    series = [nw.new_series(name, values, backend=frame.implementation) for name, values in new.items()]
+    return frame.with_columns(*series).to_native()
+
+
+def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_row: int = 0) -> Rows:
+    """The inputs of a law from a table, checked; errors count rows from `first_row`."""
+    wanted = [(v, column) for v in variables(law.inputs) for column in v.column_names(law.sizes)]
+    columns = [numbers(frame, _find(frame, v, column), first_row) for v, column in wanted]
+    if dtype is None:
+        dtype = np.result_type(np.float32, *columns)
+    columns = [values.astype(dtype, copy=False) for values in columns]
+    for (v, column), values in zip(wanted, columns, strict=True):
+        if v.floor is None and values.size and values.min() <= v.above:
+            limit = "positive" if v.above == 0 else f"greater than {v.above:g}"
+            raise DataError(f"column {column!r} must be {limit}: {_which(values <= v.above, first_row)}")
+    inputs = from_columns(law, columns)
+    for v in variables(law.inputs):
+        if v.total is not None:
+            off = np.abs(getattr(inputs, v.name).sum(axis=-1, dtype=np.float64) - v.total) > SUM_TOLERANCE
+            if off.any():
+                names = v.column_names(law.sizes)
+                raise DataError(
+                    f"columns {names[0]!r} to {names[-1]!r} must sum to {v.total:g}: {_which(off, first_row)}"
+                )
+    return Rows(columns=columns, inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
+
+
+def numbers(frame: Frame, column: str, first_row: int) -> np.ndarray:
+    """A column of numbers as a NumPy array, with an error for text and missing values."""
+    series = frame[column]
+    if not series.dtype.is_numeric():
+        raise DataError(f"column {column!r} must hold numbers; it holds {series.dtype}")
+    if series.null_count():
+        raise DataError(f"column {column!r} has no value: {_which(series.is_null().to_numpy(), first_row)}")
+    values = np.asarray(series.to_numpy())
+    if values.dtype.kind not in "fiu":  # decimals
+        values = values.astype(np.float64)
+    if values.dtype.kind == "f" and values.size and np.isnan(values.min()):
+        raise DataError(f"column {column!r} is not a number (NaN): {_which(np.isnan(values), first_row)}")
+    return values
+
+
+def results(
+    law: Law, rows: Rows, verbs: tuple[str, ...], taken: Sequence[str], weights: Any = None
+) -> dict[str, np.ndarray]:
+    """The columns that verbs ("value", "gradient", "elasticity") add to a table with columns `taken`."""
+    found = tabulate(law, verbs, rows.group, rows.inputs, rows.count, weights)
+    (output,) = variables(law.outputs)
+    new: dict[str, np.ndarray] = {}
+    for verb, result in zip(verbs, found, strict=True):
+        if verb == "value":
+            names = [f"predicted_{name}" if name in taken else name for name in law.output_columns]
+            values = result.reshape(rows.count, -1)
+        else:
+            prefix = "elasticity" if verb == "elasticity" else f"d_{output.name}_d"
+            names = [f"{prefix}_{column}" for column in law.input_columns]
+            fields = [getattr(result, v.name).reshape(rows.count, -1) for v in variables(law.inputs)]
+            values = np.concatenate(fields, axis=1)
+        new.update(zip(names, np.ascontiguousarray(values.T), strict=True))
+    clash = [name for name in new if name in taken]
+    if clash:
+        raise DataError(f"the table has a column {clash[0]!r} already")
+    return new
+
+
+def _find(frame: Frame, v: Var, column: str) -> str:
+    for name in (column, *v.aliases):
+        if name in frame.columns:
+            return name
+    raise missing(frame, column, v.aliases)
+
+
+def missing(frame: Frame, column: str, aliases: Sequence[str] = ()) -> DataError:
+    """The error for a column that a table does not have."""
+    has = ", ".join(map(repr, frame.columns[:20])) + (", ..." if len(frame.columns) > 20 else "")
+    other = f" (nor {', '.join(map(repr, aliases))})" if aliases else ""
+    return DataError(f"no column {column!r}{other}; the table has {has or 'no columns'}")
+
+
+def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
+    """The group as `tabulate` takes it: a name, coefficients, or an id per row."""
+    if group is None:
+        if "group" in frame.columns:
+            return _ids(law, frame["group"], first_row)
+        if len(law.groups) == 1:
+            return next(iter(law.groups))
+        known = ", ".join(map(repr, list(law.groups)[:4])) + (", ..." if len(law.groups) > 4 else "")
+        raise DataError(f"{law.name} has {len(law.groups)} groups and the table no column 'group': name one of {known}")
+    if isinstance(group, str) and group not in law.groups:
+        if group in frame.columns:
+            return _ids(law, frame[group], first_row)
+        raise UnknownNameError(f"group of {law.name}, or column,", group, [*law.groups, *frame.columns])
+    if isinstance(group, str) and group in frame.columns:
+        raise DataError(f"{group!r} is a group of {law.name} and a column of the table; rename the column")
+    return group
+
+
+def _ids(law: Law, names: nw.Series[Any], first_row: int) -> np.ndarray:
+    """The position in `law.groups` of each row's group."""
+    if names.dtype in (nw.Categorical, nw.Enum):
+        names = names.cast(nw.String)
+    if names.null_count():
+        raise DataError(f"column {names.name!r} has no value: {_which(names.is_null().to_numpy(), first_row)}")
+    if len(names) and names.dtype not in (nw.String, nw.Object):
+        raise DataError(f"column {names.name!r} must hold names of groups; it holds {names.dtype}")
+    positions = {name: i for i, name in enumerate(law.groups)}
+    for name in names.unique().to_list():
+        if name not in positions:
+            error = UnknownNameError(f"group of {law.name}", name, law.groups)
+            raise DataError(f"column {names.name!r}, {_which((names == name).to_numpy(), first_row)}: {error}")
+    ids = names.replace_strict(list(positions), list(positions.values()), return_dtype=nw.Int32)
+    return np.asarray(ids.to_numpy())
+
+
+def _which(bad: np.ndarray, first_row: int) -> str:
+    """The first five rows of a mask, as text."""
+    rows = np.flatnonzero(bad)
+    text = ", ".join(str(row + first_row) for row in rows[:5])
+    if len(rows) == 1:
+        return f"row {text}"
+    return f"rows {text}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+
+
+@dataclasses.dataclass
+class Outside:
+    """How many rows lie outside the range that a law was fitted on; counts add up over batches."""
+
+    law: Law
+    rows: int = 0
+    of: int = 0
+    columns: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def add(self, rows: Rows) -> None:
+        """Count the rows of one batch."""
+        anywhere = np.zeros(rows.count, bool)
+        for (column, (low, high)), values in zip(self._ranges().items(), rows.columns, strict=True):
+            # The ends in the dtype of the values: an end that was read from a float32 column is inside.
+            low, high = np.asarray(low, values.dtype), np.asarray(high, values.dtype)
+            if values.size and not (low <= values.min() and values.max() <= high):
+                out = (values < low) | (values > high)
+                self.columns[column] += int(out.sum())
+                anywhere |= out
+        self.rows += int(anywhere.sum())
+        self.of += rows.count
+
+    def _ranges(self) -> dict[str, tuple[Any, Any]]:
+        """The smallest and largest fitted value of each column."""
+        ranges = {}
+        for v in variables(self.law.inputs):
+            names = v.column_names(self.law.sizes)
+            low, high = v.range or (-np.inf, np.inf)
+            ends = np.broadcast_to(low, len(names)), np.broadcast_to(high, len(names))
+            ranges.update(zip(names, zip(*ends, strict=True), strict=True))
+        return ranges
+
+    def __str__(self) -> str:
+        ranges = self._ranges()
+        parts = [
+            f"{column} in {count:,} (fitted on {ranges[column][0]:g} to {ranges[column][1]:g})"
+            for column, count in self.columns.items()
+        ]
+        text = f"{self.rows:,} of {self.of:,} rows lie outside the range that {self.law.name} was fitted on: "
+        return text + ", ".join(parts)
