@@ -60,7 +60,7 @@ def evaluate(law: Law, group: Any, table: Any) -> Scores:
     rows = read(law, frame, group, dtype=np.float64)
     for column in law.output_columns:
         if column not in frame.columns:
-            raise missing(frame, column)
+            raise missing(frame.columns, column)
     measured = np.stack([numbers(frame, column, 0) for column in law.output_columns], axis=-1).astype(np.float64)
     (predicted,) = tabulate(law, ("value",), rows.group, rows.inputs, rows.count)
     return score(predicted.reshape(measured.shape), measured, law.output_columns)

@@ -206,12 +206,12 @@ def _find(frame: Frame, v: Var, column: str) -> str:
     for name in (column, *v.aliases):
         if name in frame.columns:
             return name
-    raise missing(frame, column, v.aliases)
+    raise missing(frame.columns, column, v.aliases)
 
 
-def missing(frame: Frame, column: str, aliases: Sequence[str] = ()) -> DataError:
-    """The error for a column that a table does not have."""
-    has = ", ".join(map(repr, frame.columns[:20])) + (", ..." if len(frame.columns) > 20 else "")
+def missing(columns: Sequence[str], column: str, aliases: Sequence[str] = ()) -> DataError:
+    """The error for a column that a table with these columns does not have."""
+    has = ", ".join(map(repr, columns[:20])) + (", ..." if len(columns) > 20 else "")
     other = f" (nor {', '.join(map(repr, aliases))})" if aliases else ""
     return DataError(f"no column {column!r}{other}; the table has {has or 'no columns'}")
 

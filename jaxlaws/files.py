@@ -1,0 +1,304 @@
+"""Tables in files: Parquet, CSV and JSON lines, read and written as streams of Arrow tables."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from jaxlaws.display import print_table
+from jaxlaws.tables import DataError
+
+__all__ = ["FORMATS", "Reader", "Writer", "format_of", "open_reader", "open_writer"]
+
+FORMATS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
+
+BATCH_ROWS = 1 << 20
+BATCH_BYTES = 1 << 26  # of a wide Parquet file, in 8-byte columns
+BLOCK_BYTES = 1 << 23  # of text
+SHOWN_ROWS = 50  # of a table for people
+
+
+def format_of(path: str) -> tuple[str, str | None]:
+    """Format and compression of a file, from its suffix."""
+    suffixes = PurePath(path).suffixes
+    compression = COMPRESSIONS.get(suffixes[-1].lower()) if suffixes else None
+    suffix = (suffixes[:-1] if compression else suffixes)[-1:]
+    for name, known in FORMATS.items():
+        if suffix and suffix[0].lower() in known and not (compression and name == "parquet"):
+            return name, compression
+    every = ", ".join(suffix for known in FORMATS.values() for suffix in known)
+    raise DataError(f"{path}: the format of a file is told by its suffix: {every}; or name it with an option")
+
+
+class Reader:
+    """A table in a file, as an iterator over Arrow tables of a bounded number of rows.
+
+    Attributes:
+        format: "parquet", "csv" or "jsonl".
+        schema: The Arrow schema.
+        watch: Called with the number of rows read so far and, where it can be known, the share of the file.
+    """
+
+    def __init__(self, format: str, schema: Any, batches: Any, fraction: Callable[[int], float | None]):
+        self.format, self.schema = format, schema
+        self._batches, self._fraction = batches, fraction
+        self.watch: Callable[[int, float | None], None] = lambda rows, share: None
+
+    @classmethod
+    def of(cls, table: Any) -> Reader:
+        """A reader of a table in memory."""
+        return cls("text", table.schema, table.to_batches(), lambda done: None)
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = 0
+        with _arrow_errors(self.schema.names):
+            for batch in self._batches:
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch])
+                    rows += batch.num_rows
+                    self.watch(rows, self._fraction(rows))
+
+
+def open_reader(
+    path: str, format: str | None = None, *, numbers: Collection[str] = (), text: Collection[str] = ()
+) -> Reader:
+    """Open a table for reading.
+
+    Args:
+        path: A file, or "-" for standard input.
+        format: Its format; by default told by the suffix, and for standard input by the first bytes.
+        numbers: Columns that a text file must hold as numbers.
+        text: Columns of a text file that hold text, whatever they look like.
+
+    Returns:
+        The reader.
+
+    Raises:
+        DataError: The file is empty, or not of its format.
+        OSError: The file cannot be read.
+    """
+    compression = None
+    source: Any
+    if path == "-":
+        source = sys.stdin.buffer
+        format = format or _sniff(source)
+        if format == "parquet":  # its table of contents is at the end
+            spooled = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the reader)
+            shutil.copyfileobj(source, spooled, 1 << 20)
+            source = spooled
+    else:
+        if format is None:
+            format, compression = format_of(path)
+        source = open(path, "rb")  # noqa: SIM115 (lives as long as the reader)
+    with _arrow_errors():
+        if format == "parquet":
+            # Without pre_buffer and with a small buffer, a row group of any size is read piece by piece.
+            file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+            rows = max(file.metadata.num_rows, 1)
+            batches = file.iter_batches(batch_size=_batch_rows(len(file.schema_arrow)))
+            return Reader(format, file.schema_arrow, batches, lambda done: done / rows)
+        stream = pa.CompressedInputStream(pa.PythonFile(source, "r"), compression) if compression else source
+        batches = (_open_csv if format == "csv" else _open_json)(stream, numbers, text)
+    size = os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0
+    return Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None)
+
+
+def _sniff(source: Any) -> str:
+    start = source.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return "parquet" if start.startswith(b"PAR1") else "jsonl" if start.startswith(b"{") else "csv"
+
+
+def _batch_rows(columns: int) -> int:
+    return max(min(BATCH_ROWS, BATCH_BYTES // (8 * max(columns, 1))), 1024)
+
+
+def _open_csv(source: Any, numbers: Collection[str], text: Collection[str]) -> Any:
+    types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(text, pa.string())}
+    # One thread, since only then an error tells its row.
+    options = {"read_options": pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)}
+    first, whole = _first_block(source)
+    seen = pa.csv.open_csv(io.BytesIO(first), convert_options=pa.csv.ConvertOptions(column_types=types), **options)
+    types.update((field.name, pa.string()) for field in seen.schema if pa.types.is_null(field.type))
+    return pa.csv.open_csv(whole, convert_options=pa.csv.ConvertOptions(column_types=types), **options)
+
+
+def _open_json(source: Any, numbers: Collection[str], text: Collection[str]) -> Any:
+    options = pa.json.ReadOptions(block_size=BLOCK_BYTES)
+    first, whole = _first_block(source)
+    seen = pa.json.open_json(io.BytesIO(first), options).schema
+    fields = [_json_field(field, numbers) for field in seen]
+    return pa.json.open_json(whole, options, pa.json.ParseOptions(explicit_schema=pa.schema(fields)))
+
+
+def _json_field(field: Any, numbers: Collection[str]) -> Any:
+    if field.name in numbers and pa.types.is_integer(field.type):
+        return field.with_type(pa.float64())
+    return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
+
+
+def _first_block(source: Any) -> tuple[bytes, Any]:
+    """The first lines of a stream, and the whole stream: types are inferred from the first lines, once for all."""
+    first = source.read(BLOCK_BYTES)
+    lines = first[: first.rfind(b"\n") + 1] or first
+    if not lines.strip():
+        raise DataError("the file is empty")
+    return lines, io.BufferedReader(_Chained(first, source), 1 << 20)
+
+
+class _Chained(io.RawIOBase):
+    def __init__(self, first: bytes, rest: Any):
+        self._first, self._rest = io.BytesIO(first), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._first.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextlib.contextmanager
+def _arrow_errors(names: Sequence[str] = ()) -> Iterator[None]:
+    """Errors of Arrow as DataError, with the name of the column for its number."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        text = " ".join(str(error).split())
+        column = re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?(.*)", text)
+        if column and int(column[1]) < len(names):
+            line = f", line {column[2]}" if column[2] else ""
+            text = f"column {names[int(column[1])]!r}{line}: {column[3]}"
+        raise DataError(text) from None
+
+
+class Writer:
+    """Writes Arrow tables of the same columns to a file, one after another."""
+
+    def __init__(self, sink: Any, format: str):
+        self._sink, self._format = sink, format
+        self._writer: Any = None
+        self._shown: list[Any] = []
+        self._rows = 0
+
+    def write(self, table: Any) -> None:
+        """Append a table."""
+        with _arrow_errors():
+            if self._format == "jsonl":
+                self._sink.write(_json_lines(table))
+                return
+            if self._format == "text":
+                self._shown.append(table[: max(SHOWN_ROWS - self._rows, 0)])
+                self._rows += len(table)
+                return
+            if self._writer is None:
+                if self._format == "parquet":
+                    strings = [f.name for f in table.schema if not pa.types.is_floating(f.type)]
+                    self._writer = pq.ParquetWriter(self._sink, table.schema, use_dictionary=strings)
+                else:
+                    self._writer = pa.csv.CSVWriter(self._sink, table.schema)
+            self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Finish the file."""
+        with _arrow_errors():
+            if self._writer is not None:
+                self._writer.close()
+        if self._shown:
+            self._sink.write(_text(pa.concat_tables(self._shown), self._rows).encode())
+            self._shown = []
+
+
+def _json_lines(table: Any) -> bytes:
+    columns = [
+        # NaN and infinity have no JSON; null is what readers make of them.
+        pc.if_else(pc.is_finite(column), column, None) if pa.types.is_floating(column.type) else column
+        for column in table.columns
+    ]
+    rows = pa.Table.from_arrays(columns, schema=table.schema).to_pylist()
+    return "".join(json.dumps(row, default=str, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _text(table: Any, rows: int) -> str:
+    text = io.StringIO()
+    cells = [[f"{x:.6g}" if isinstance(x, float) else str(x) for x in row.values()] for row in table.to_pylist()]
+    print_table(table.column_names, cells, file=text)
+    more = f"... and {rows - len(table):,} more rows; -o FILE keeps them all\n" if rows > len(table) else ""
+    return text.getvalue() + more
+
+
+@contextlib.contextmanager
+def open_writer(path: str, format: str, compression: str | None = None) -> Iterator[Writer]:
+    """Open a table for writing; a file appears under its name when it is whole, and not at all after an error.
+
+    Args:
+        path: A file, or "-" for standard output.
+        format: "parquet", "csv", "jsonl", or "text": the first rows for people to read.
+        compression: Compression of the whole file, as Arrow calls it.
+
+    Yields:
+        The writer.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with _standard_output() if path == "-" else _whole_file(path) as sink:
+        if compression:
+            sink = pa.CompressedOutputStream(pa.PythonFile(sink, "w"), compression)
+        writer = Writer(sink, format)
+        try:
+            yield writer
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                writer.close()
+            raise
+        writer.close()
+        if compression:
+            sink.close()
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[Any]:
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _whole_file(path: str) -> Iterator[Any]:
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):  # a device or a pipe is written to, not replaced
+        with open(target, "wb") as sink:
+            yield sink
+        return
+    folder, name = os.path.split(target)
+    part = os.path.join(folder, f".{name}.{os.getpid()}.part")
+    try:
+        try:
+            sink = open(part, "wb")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, path) from None
+        with sink:
+            yield sink
+        if os.path.exists(target):
+            shutil.copymode(target, part)
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
