@@ -138,9 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _table_arguments(sub)
     _output_arguments(sub)
-    sub.add_argument(
-        "--elasticity", action="store_true", help="write percent of output per percent of input instead"
-    )
+    sub.add_argument("--elasticity", action="store_true", help="write percent of output per percent of input instead")
 
     sub = command(
         "evaluate",
@@ -237,9 +235,7 @@ def _show(args: argparse.Namespace) -> None:
         for v in variables(law.inputs)
     ]
     _print_table(("input", "what", "unit", "fitted on", "taken at least as"), rows)
-    _print_table(
-        ("output", "what", "unit"), [(", ".join(law.output_columns), output.description, output.unit)]
-    )
+    _print_table(("output", "what", "unit"), [(", ".join(law.output_columns), output.description, output.unit)])
     _print_table(("coefficient", "what", "unit"), [(v.name, v.description, v.unit) for v in variables(law.coefs)])
     shared = [v.name for v in variables(law.coefs)]
     if all(not v.shape for v in variables(law.coefs)):
@@ -250,10 +246,9 @@ def _show(args: argparse.Namespace) -> None:
             for field, value in coefs.items():
                 print(f"  {field} = {np.array2string(np.asarray(value), prefix=f'  {field} = ', max_line_width=120)}")
             print()
-    for field in dataclasses.fields(law.source):
-        value = getattr(law.source, field.name)
+    for key, value in dataclasses.asdict(law.source).items():
         if value not in ("", None):
-            print(f"{field.name:9} {value}")
+            print(f"{key:9} {value}")
 
 
 def _about(law: Law) -> dict[str, Any]:
@@ -329,7 +324,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     scores = evaluate(law, group, pa.concat_tables(parts))
     if args.json:
         return _print_json(dataclasses.asdict(scores))
-    rows = [("all", *(f"{getattr(scores, key):.6f}" for key in ("r2", "nmse", "nmae")))] if len(scores.outputs) > 1 else []
+    rows = (
+        [("all", *(f"{getattr(scores, key):.6f}" for key in ("r2", "nmse", "nmae")))] if len(scores.outputs) > 1 else []
+    )
     rows = [(name, *(f"{x:.6f}" for x in s.values())) for name, s in scores.outputs.items()] + rows
     _print_table((f"{scores.rows} rows", "R2", "NMSE", "NMAE"), rows)
 
@@ -382,9 +379,7 @@ def _open(law: Law, args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
     elif len(args.table) > 1:
         raise DataError(f"one table at a time; {args.table[1]!r} is a second one")
     else:
-        reader = files.open_reader(
-            args.table[0], args.source, numbers=numbers, text=[args.group_column or "group"]
-        )
+        reader = files.open_reader(args.table[0], args.source, numbers=numbers, text=[args.group_column or "group"])
     if args.group_column is not None and args.group_column not in reader.schema.names:
         raise tables.missing(reader.schema.names, args.group_column)
     return reader

@@ -282,7 +282,7 @@ def _standard_output() -> Iterator[Any]:
 @contextlib.contextmanager
 def _whole_file(path: str) -> Iterator[Any]:
     target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):  # a device or a pipe is written to, not replaced
+    if os.path.exists(target) and not os.path.isfile(target):  # a device or pipe is written to, not replaced
         with open(target, "wb") as sink:
             yield sink
         return

@@ -156,9 +156,19 @@ def record(cls: type[T]) -> type[T]:
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls))
 
 
-@functools.cache
 def variables(cls: Any) -> tuple[Var, ...]:
-    """The fields of a record class, in order, as [`Var`][jaxlaws.Var] with their names."""
+    """The fields of a record class, in order, as [`Var`][jaxlaws.Var] with their names.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> [(v.name, v.unit) for v in jl.variables(jl.laws["moe"].inputs)]
+        [('dense_parameter_count', 'parameters'), ('num_experts', 'experts')]
+    """
+    return _variables(cls)
+
+
+@functools.cache
+def _variables(cls: Any) -> tuple[Var, ...]:
     return tuple(dataclasses.replace(f.metadata["var"], name=f.name) for f in dataclasses.fields(cls))
 
 
@@ -268,7 +278,7 @@ class Law:
         Example:
             >>> import jaxlaws as jl
             >>> print(jl.laws["parallel"]("pile", num_params=1e9, parallel_size=[1, 2, 4]))
-            [1.9652... 1.9328... 1.9102...]
+            [2.0149... 1.9845... 1.9631...]
         """
         from jaxlaws.evaluation import predict  # a law knows no verb but this one
 

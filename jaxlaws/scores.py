@@ -54,7 +54,7 @@ def evaluate(law: Law, group: Any, table: Any) -> Scores:
         >>> runs = {"sft_data_size": [1e3, 1e4, 1e5], "sft_loss": [4.1, 3.4, 2.8]}
         >>> scores = jl.evaluate(jl.laws["sft"], "('gpt2', 'flan')", runs)
         >>> round(scores.r2, 4)
-        0.9941
+        0.9913
     """
     frame = as_frame(table)
     rows = read(law, frame, group, dtype=np.float64)
@@ -87,4 +87,5 @@ def score(predicted: np.ndarray, measured: np.ndarray, names: tuple[str, ...]) -
 
 def _ratio(error: np.ndarray, spread: np.ndarray) -> np.ndarray:
     # SLDBench counts a spread of 1e-9 or less as none.
-    return np.divide(error, spread, out=np.full_like(error, np.inf), where=spread > 1e-9)
+    ratio: np.ndarray = np.divide(error, spread, out=np.full_like(error, np.inf), where=spread > 1e-9)
+    return ratio

@@ -15,9 +15,7 @@ class Inputs:
     tokens: Scalar = var(
         "training tokens, repeats included", unit="tokens", range=(1e8, 3e11), floor=FLOOR, missing=0.0
     )
-    unique_tokens: Scalar = var(
-        "distinct tokens", unit="tokens", range=(1e8, 1.74e11), floor=FLOOR_UNIQUE, missing=1.0
-    )
+    unique_tokens: Scalar = var("distinct tokens", unit="tokens", range=(1e8, 1.74e11), floor=FLOOR_UNIQUE, missing=1.0)
 
 
 @record

@@ -36,9 +36,7 @@ class Coefs:
 class Outputs:
     """Outputs of the law."""
 
-    loss: Vector = var(
-        "validation loss on each domain", unit="nat/token", shape="domain", columns="loss_domain_{}"
-    )
+    loss: Vector = var("validation loss on each domain", unit="nat/token", shape="domain", columns="loss_domain_{}")
 
 
 def loss(c: Coefs, x: Inputs) -> Vector:

@@ -61,7 +61,9 @@ LAW = Law(
     outputs=Outputs,
     groups={
         "pile": Coefs(c0=1.38133216084, c1=97.066659052, c2=0.0772792357873, c3=4.4654429466, alpha=ALPHA, beta=BETA),
-        "stack": Coefs(c0=0.755424951209, c1=54.0083122959, c2=0.0433880237503, c3=4.26602562249, alpha=ALPHA, beta=BETA),
+        "stack": Coefs(
+            c0=0.755424951209, c1=54.0083122959, c2=0.0433880237503, c3=4.26602562249, alpha=ALPHA, beta=BETA
+        ),
     },
     fallback=mean,
     formula="c0 + c1*num_params**-alpha + c2*parallel_size**-beta + c3*num_params**-alpha*parallel_size**-beta",
