@@ -140,4 +140,23 @@ LAW = Law(
         r2_min=0.899201,
         runs=5,
     ),
+    golden=(
+        (
+            "410M",
+            {
+                "proportion_domain_1": 0.5,
+                "proportion_domain_2": 0.1875,
+                "proportion_domain_3": 0.0625,
+                "proportion_domain_4": 0.0625,
+                "proportion_domain_5": 0.1875,
+            },
+            {
+                "loss_domain_1": 2.1452763657921414,
+                "loss_domain_2": 3.1226338721552382,
+                "loss_domain_3": 2.727216162746208,
+                "loss_domain_4": 1.382166455939466,
+                "loss_domain_5": 3.0530711593904636,
+            },
+        ),
+    ),
 )

@@ -67,4 +67,12 @@ LAW = Law(
         r2_min=-0.220339,
         runs=5,
     ),
+    golden=(
+        (
+            "all_data",
+            {"dense_parameter_count": 132163584.0, "num_experts": 32},
+            {"loss_validation": 2.4315471135295907},
+        ),
+        ("all_data", {"dense_parameter_count": 368123904, "num_experts": 512}, {"loss_validation": 2.158142661438425}),
+    ),
 )

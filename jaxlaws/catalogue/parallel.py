@@ -77,4 +77,8 @@ LAW = Law(
         r2_min=0.988864,
         runs=5,
     ),
+    golden=(
+        ("pile", {"num_params": 1000000000.0, "parallel_size": 8}, {"loss": 1.9482097314691535}),
+        ("stack", {"num_params": 1000000000.0, "parallel_size": 8}, {"loss": 1.0743289151619602}),
+    ),
 )

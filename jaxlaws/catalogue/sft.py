@@ -96,4 +96,8 @@ LAW = Law(
         r2_min=0.756889,
         runs=5,
     ),
+    golden=(
+        ("('gpt2', 'flan')", {"sft_data_size": 4096.0}, {"sft_loss": 3.6521629163513376}),
+        ("('t5-base', 'gigaword')", {"sft_data_size": 409600}, {"sft_loss": 0.6261205430467944}),
+    ),
 )

@@ -1,0 +1,62 @@
+"""What the tests share: sources as oracles, and configurations of any law."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxlaws as jl
+
+HERE = Path(__file__).parent
+SHARED = HERE.parent.parent / "shared"
+
+
+@pytest.fixture(params=list(jl.laws))
+def law(request):
+    return jl.laws[request.param]
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """What the published code of each law returns: {law: {"rows": [...], "outputs": {group: [[...], ...]}}}."""
+    return json.loads((HERE / "golden.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def source():
+    """The published code of a law, where it is at hand."""
+
+    def load(name):
+        path = SHARED / "seeds" / f"{name}.py"
+        if not path.exists():
+            pytest.skip("needs the published code of the laws")
+        spec = importlib.util.spec_from_file_location(f"source_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.law
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """The path of a table of real training runs of a law, where it is at hand."""
+
+    def path(name):
+        path = SHARED / "data" / f"sldbench_{name}_train.csv"
+        if not path.exists():
+            pytest.skip("needs real training runs")
+        return path
+
+    return path
