@@ -436,7 +436,8 @@ def _stacked(law: Law) -> Any:
 def group_ids(law: Law, groups: Any) -> Any:
     """Positions in `law.groups`, as int32, of an array of ids or of a sequence of names; checked."""
     if isinstance(groups, Sequence) and not isinstance(groups, str):
-        groups = np.asarray(groups, dtype=object if any(isinstance(g, str) for g in groups) else None)
+        text = any(isinstance(g, str) for g in groups)
+        groups = np.asarray(groups, dtype=object if text else None if len(groups) else np.int32)
     ids = groups if isinstance(groups, jax.Array) else np.asarray(groups)
     if ids.dtype.kind in "OUT":  # names
         positions = {name: i for i, name in enumerate(law.groups)}
