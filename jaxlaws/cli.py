@@ -318,10 +318,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     law = laws[args.law]
     group = _group(law, args)
-    parts = list(_open(law, args, law.output_columns))
-    if not parts:
-        raise DataError("the table has no rows")
-    scores = evaluate(law, group, pa.concat_tables(parts))
+    reader = _open(law, args, law.output_columns)
+    scores = evaluate(law, group, pa.concat_tables([reader.schema.empty_table(), *reader]))
     if args.json:
         return _print_json(dataclasses.asdict(scores))
     rows = (

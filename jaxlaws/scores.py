@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law
-from jaxlaws.tables import as_frame, missing, numbers, read
+from jaxlaws.tables import DataError, as_frame, missing, numbers, read
 
 __all__ = ["Scores", "evaluate"]
 
@@ -57,6 +57,8 @@ def evaluate(law: Law, group: Any, table: Any) -> Scores:
         0.9913
     """
     frame = as_frame(table)
+    if not len(frame):
+        raise DataError("the table has no rows")
     rows = read(law, frame, group, dtype=np.float64)
     for column in law.output_columns:
         if column not in frame.columns:

@@ -189,12 +189,12 @@ def results(
     for verb, result in zip(verbs, found, strict=True):
         if verb == "value":
             names = [f"predicted_{name}" if name in taken else name for name in law.output_columns]
-            values = result.reshape(rows.count, -1)
+            values = result.reshape(rows.count, len(names))
         else:
             prefix = "elasticity" if verb == "elasticity" else f"d_{output.name}_d"
             names = [f"{prefix}_{column}" for column in law.input_columns]
-            fields = [getattr(result, v.name).reshape(rows.count, -1) for v in variables(law.inputs)]
-            values = np.concatenate(fields, axis=1)
+            fields = [getattr(result, v.name) for v in variables(law.inputs)]
+            values = np.column_stack(fields)
         new.update(zip(names, np.ascontiguousarray(values.T), strict=True))
     clash = [name for name in new if name in taken]
     if clash:

@@ -1,0 +1,324 @@
+"""Tables of every kind, good and bad."""
+
+from __future__ import annotations
+
+import decimal
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sampling import columns
+
+import jaxlaws as jl
+from jaxlaws import tables
+from jaxlaws.evaluation import from_columns
+from jaxlaws.scores import score
+
+PARALLEL = jl.laws["parallel"]
+MIXTURE = jl.laws["domain_mixture"]
+
+KINDS = {
+    "pandas": pd.DataFrame,
+    "pandas with Arrow": lambda d: pd.DataFrame(d).convert_dtypes(dtype_backend="pyarrow"),
+    "polars": pl.DataFrame,
+    "arrow": pa.table,
+    "dict": dict,
+}
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request):
+    return KINDS[request.param]
+
+
+def column(table, name):
+    return np.asarray(table[name], np.float64)
+
+
+def names(table):
+    return table.column_names if isinstance(table, pa.Table) else list(table) if isinstance(table, dict) else [
+        *table.columns
+    ]
+
+
+def test_the_same_kind_comes_out_with_the_columns_it_had(law, kind):
+    data = {"id": np.arange(50), **columns(law, 50), "note": ["x"] * 50}
+    table = kind(data)
+    group = list(law.groups)[-1]
+    found = jl.predict_table(law, table, group)
+    assert type(found) is type(table)
+    assert names(found) == [*data, *law.output_columns]
+    expected = np.asarray(law(group, from_columns(law, [data[c] for c in law.input_columns]))).reshape(50, -1)
+    for i, name in enumerate(law.output_columns):
+        np.testing.assert_allclose(column(found, name), expected[:, i], rtol=1e-13)
+    assert list(found["note"]) == list(table["note"])
+    assert names(table) == list(data), "the table that came in is not changed"
+
+
+def test_a_group_per_row(law, kind):
+    groups = np.random.default_rng(0).choice(list(law.groups), 60)
+    data = columns(law, 60)
+    ids = [list(law.groups).index(g) for g in groups]
+    expected = np.asarray(law(ids, from_columns(law, list(data.values())))).reshape(60, -1)
+    for name, options in (("group", {}), ("group", {"group": "group"}), ("model", {"group": "model"})):
+        found = jl.predict_table(law, kind({**data, name: groups.tolist()}), **options)
+        for i, output in enumerate(law.output_columns):
+            np.testing.assert_allclose(column(found, output), expected[:, i], rtol=1e-13)
+
+
+@pytest.mark.parametrize("make", [pd.Categorical, pa.array, pl.Series, np.array, list])
+def test_groups_may_be_categories_or_any_text(make):
+    groups = ["stack", "pile", "stack"]
+    data = {"n": [1e9] * 3, "p": [1, 2, 4]}
+    expected = jl.predict_table(PARALLEL, {**data, "group": groups})["loss"]
+    table = pl.DataFrame(data).with_columns(group=make(groups)) if make is pl.Series else pd.DataFrame(data)
+    if make is not pl.Series:
+        table["group"] = make(groups)
+    np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, table), "loss"), expected)
+    encoded = pa.table({**data, "group": pa.array(groups).dictionary_encode()})
+    np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, encoded), "loss"), expected)
+    enum = pl.DataFrame(data).with_columns(group=pl.Series(groups, dtype=pl.Enum(["stack", "pile"])))
+    np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, enum), "loss"), expected)
+
+
+def test_a_pandas_index_is_kept():
+    table = pd.DataFrame(columns(PARALLEL, 5), index=list("edcba"))
+    found = jl.predict_table(PARALLEL, table, "pile")
+    assert list(found.index) == list("edcba")
+    expected = PARALLEL("pile", num_params=table.num_params.to_numpy(), parallel_size=table.parallel_size.to_numpy())
+    np.testing.assert_array_equal(found["loss"], expected)
+
+
+def test_a_column_of_measurements_is_kept():
+    found = jl.predict_table(PARALLEL, {"n": [1e9], "p": [2], "loss": [2.5]}, "pile")
+    assert found["loss"] == [2.5]
+    assert found["predicted_loss"].shape == (1,)
+    with pytest.raises(jl.DataError, match="a column 'predicted_loss' already"):
+        jl.predict_table(PARALLEL, found, "pile")
+
+
+def test_coefficients_in_place_of_a_group():
+    table = {"n": [1e9], "p": [2]}
+    found = jl.predict_table(PARALLEL, table, PARALLEL.groups["stack"])
+    assert found["loss"] == jl.predict_table(PARALLEL, table, "stack")["loss"]
+
+
+def test_gradients_and_elasticities(law, kind):
+    data = columns(law, 20)
+    group = next(iter(law.groups))
+    x = from_columns(law, list(data.values()))
+    both = jl.predict_table(law, kind(data), group, gradients=True)
+    alone = jl.gradient_table(law, kind(data), group)
+    percent = jl.gradient_table(law, kind(data), group, elasticity=True)
+    output = law.output_text
+    for verb, table, prefix in (
+        (jl.gradient, both, f"d_{output}_d_"),
+        (jl.gradient, alone, f"d_{output}_d_"),
+        (jl.elasticity, percent, "elasticity_"),
+    ):
+        record = verb(law, group, x)
+        for v in jl.variables(law.inputs):
+            expected = np.asarray(getattr(record, v.name)).reshape(20, -1)
+            for i, name in enumerate(v.column_names(law.sizes)):
+                np.testing.assert_allclose(column(table, prefix + name), expected[:, i], rtol=1e-12)
+    assert law.output_columns[0] in names(both)
+    assert law.output_columns[0] not in names(alone)
+
+
+def test_weights_reach_the_gradient():
+    data = columns(MIXTURE, 5)
+    found = jl.gradient_table(MIXTURE, data, "70M", weights=[1, 0, 0, 0, 0])
+    x = from_columns(MIXTURE, list(data.values()))
+    expected = np.asarray(jl.jacobian(MIXTURE, "70M", x).proportions)[:, 0]
+    for i in range(5):
+        np.testing.assert_allclose(found[f"d_loss_d_proportion_domain_{i + 1}"], expected[:, i], rtol=1e-12)
+
+
+def test_float32_stays_and_anything_else_is_float64():
+    def dtype(n, p, **options):
+        return jl.predict_table(PARALLEL, {"n": np.array([10**9], n), "p": np.array([2], p)}, "pile", **options)[
+            "loss"
+        ].dtype
+
+    assert dtype("f4", "f4") == np.float32
+    assert dtype("f4", "f8") == dtype("f8", "i8") == dtype("i8", "i8") == dtype("f4", "i8") == np.float64
+    assert dtype("f8", "i8", dtype=np.float32) == np.float32
+    assert dtype("f4", "f4", dtype=np.float64) == np.float64
+
+
+def test_integers_beyond_the_exact_range_of_float64():
+    found = jl.predict_table(PARALLEL, {"n": [2**62 + 1], "p": [1]}, "pile")["loss"]
+    np.testing.assert_allclose(found, PARALLEL("pile", n=np.float64(2**62), p=1), rtol=1e-15)
+
+
+def test_decimals_are_numbers():
+    table = pa.table({"n": pa.array([decimal.Decimal("1000000000.5")]), "p": [1]})
+    assert len(jl.predict_table(PARALLEL, table, "pile")["loss"]) == 1
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_columns_are_read_without_a_copy(make):
+    values = np.arange(1.0, 1e5)
+    frame = tables.as_frame(make({"x": values}))
+    first = tables.numbers(frame, "x", 0)
+    assert np.shares_memory(first, tables.numbers(frame, "x", 0))
+    if make is pa.table:
+        assert np.shares_memory(first, values)
+
+
+def test_no_rows(kind):
+    table = kind({"num_params": np.zeros(0), "parallel_size": np.zeros(0)})
+    found = jl.predict_table(PARALLEL, table, "pile", gradients=True)
+    assert len(found["loss"]) == len(found["d_loss_d_num_params"]) == 0
+
+
+BAD = {
+    "missing": ({"n": [1e9]}, r"no column 'parallel_size' \(nor 'p', 'degree', .*\); the table has 'n'"),
+    "no columns": ({}, r"no column 'num_params'.*the table has no columns"),
+    "text": ({"n": ["1e9", "x"], "p": [1, 2]}, r"column 'n' must hold numbers; it holds String"),
+    "bool": ({"n": [True], "p": [1]}, r"column 'n' must hold numbers; it holds Boolean"),
+    "null": ({"n": [1e9, None, 1e9], "p": [1, 2, 4]}, r"column 'n' has no value: row 1$"),
+    "nan": ({"n": [1e9] * 9, "p": [np.nan] * 7 + [1, np.nan]}, r"column 'p' .*: rows 0, 1, 2, 3, 4 and 3 more"),
+    "group": ({"n": [1e9] * 3, "p": [1] * 3, "group": ["pile", "pil", "pil"]}, r"'group', rows 1, 2: unknown .*'pile'"),
+    "null group": ({"n": [1e9] * 2, "p": [1] * 2, "group": [None, "pile"]}, r"column 'group' has no value: row 0"),
+    "number as group": ({"n": [1e9], "p": [1], "group": [1]}, r"'group' must hold names of groups; it holds Int64"),
+    "no group": ({"n": [1e9], "p": [1]}, r"parallel has 2 groups and the table no column 'group': name one of 'pile'"),
+    "lengths": ({"n": [1e9, 2e9], "p": [1]}, r"not a table"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_tables_are_told(case):
+    data, words = BAD[case]
+    with pytest.raises(jl.DataError, match=words):
+        jl.predict_table(PARALLEL, data)
+    if case not in ("lengths", "no columns"):
+        with pytest.raises(jl.DataError):
+            jl.predict_table(PARALLEL, pl.DataFrame(data))
+        with pytest.raises(jl.DataError):
+            jl.predict_table(PARALLEL, pd.DataFrame(data))
+
+
+def mixture(*rows):
+    return dict(zip(MIXTURE.input_columns, np.array(rows, float).T, strict=True))
+
+
+def test_proportions_are_checked():
+    good = [0.2] * 5
+    with pytest.raises(jl.DataError, match=r"'proportion_domain_1' to 'proportion_domain_5' must sum to 1: row 1$"):
+        jl.predict_table(MIXTURE, mixture(good, [0.2, 0.2, 0.2, 0.2, 0.1]), "70M")
+    with pytest.raises(jl.DataError, match=r"column 'proportion_domain_2' must be greater than -1e-06: rows 0, 2"):
+        jl.predict_table(MIXTURE, mixture([1.5, -0.5, 0, 0, 0], good, [1.5, -0.5, 0, 0, 0]), "70M")
+    jl.predict_table(MIXTURE, mixture([1 + 1e-9, -1e-9, 0, 0, 0]), "70M")
+    single = {name: values.astype(np.float32) for name, values in columns(MIXTURE, 10_000).items()}
+    jl.predict_table(MIXTURE, single, "70M")
+
+
+def test_an_input_without_a_floor_must_be_positive():
+    import dataclasses
+
+    @jl.record
+    class Inputs:
+        tokens: jl.Scalar = jl.var("tokens", unit="tokens")
+
+    law = dataclasses.replace(jl.laws["sft"], fn=lambda c, x: c.A * x.tokens, inputs=Inputs)
+    with pytest.raises(jl.DataError, match="column 'tokens' must be positive: rows 1, 2"):
+        jl.predict_table(law, {"tokens": [1.0, 0.0, -1.0]}, "('gpt2', 'flan')")
+    assert jl.in_range(law, tokens=[-1.0, 1e99]).tokens.all(), "of unknown range"
+
+
+def test_what_is_no_table_and_what_is_no_group():
+    with pytest.raises(jl.DataError, match="not a table: builtins.int"):
+        jl.predict_table(PARALLEL, 3)
+    with pytest.raises(jl.DataError, match="collect it first"):
+        jl.predict_table(PARALLEL, pl.LazyFrame({"n": [1e9]}), "pile")
+    with pytest.raises(jl.UnknownNameError, match="group of parallel, or column, 'pil'"):
+        jl.predict_table(PARALLEL, {"n": [1e9], "p": [1]}, "pil")
+    with pytest.raises(jl.DataError, match="'pile' is a group of parallel and a column"):
+        jl.predict_table(PARALLEL, {"n": [1e9], "p": [1], "pile": [0]}, "pile")
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_a_table_is_its_rows_in_any_order(data):
+    name = data.draw(st.sampled_from(list(jl.laws)))
+    law = jl.laws[name]
+    count = data.draw(st.integers(1, 30))
+    table = {**columns(law, count, seed=data.draw(st.integers(0, 99)))}
+    table["group"] = data.draw(st.lists(st.sampled_from(list(law.groups)), min_size=count, max_size=count))
+    whole = jl.predict_table(law, table)
+    order = np.array(data.draw(st.permutations(range(count))))
+    mixed = {
+        key: np.asarray(table[key], object if key == "group" else float)[order]
+        for key in data.draw(st.permutations(list(table)))
+    }
+    make = data.draw(st.sampled_from([pd.DataFrame, pl.DataFrame, lambda d: d]))
+    found = jl.predict_table(law, make({k: v.tolist() for k, v in mixed.items()}))
+    for output in law.output_columns:
+        np.testing.assert_allclose(column(found, output), whole[output][order], rtol=1e-13)
+
+
+def test_rows_outside_the_fitted_range_are_counted():
+    outside = tables.Outside(PARALLEL)
+    for n in ([1e9, 1e12, 1.0], [2e9, 3e9, 1e10]):
+        frame = tables.as_frame({"n": np.array(n), "p": np.array([1.0, 8.0, 2.0])})
+        outside.add(tables.read(PARALLEL, frame, "pile"))
+    assert (outside.rows, outside.of) == (4, 6)
+    assert str(outside) == (
+        "4 of 6 rows lie outside the range that parallel was fitted on: "
+        "num_params in 3 (fitted on 5.35813e+08 to 4.38385e+09), parallel_size in 2 (fitted on 1 to 4)"
+    )
+
+
+def test_real_runs_lie_within_the_range(law, runs):
+    frame = tables.as_frame(pd.read_csv(runs(law.name)))
+    outside = tables.Outside(law)
+    rows = tables.read(law, frame)
+    outside.add(rows)
+    assert outside.rows == 0
+    for v in jl.variables(law.inputs):
+        for end, pick in zip(v.range, (np.min, np.max), strict=True):
+            np.testing.assert_array_equal(pick(getattr(rows.inputs, v.name), axis=0), end)
+
+
+def test_scores_of_real_runs(law, runs, source):
+    """R2 of the shipped coefficients on the training runs equals that of the published code."""
+    table = pd.read_csv(runs(law.name))
+    predict = source(law.name)
+    predicted = [predict([row], row["group"])[0] for row in table.to_dict("records")]
+    predicted = np.array([[row[name] for name in law.output_columns] for row in predicted])
+    measured = table[list(law.output_columns)].to_numpy()
+    residual = ((predicted - measured) ** 2).sum(axis=0) / ((measured - measured.mean(axis=0)) ** 2).sum(axis=0)
+    scores = jl.evaluate(law, None, table)
+    assert scores.r2 == pytest.approx(1 - residual.mean(), rel=1e-12)
+    assert scores.rows == len(table)
+    assert scores.r2 > 0.93
+
+
+def test_scores_are_those_of_sldbench():
+    predicted = np.array([[1.0, 2.0], [2.0, 2.0], [4.0, 5.0]])
+    measured = np.array([[1.0, 1.0], [3.0, 2.0], [5.0, 6.0]])
+    scores = score(predicted, measured, ("a", "b"))
+    assert scores.outputs["a"] == pytest.approx({"nmse": 2 / 8, "r2": 1 - 2 / 8, "nmae": (2 / 3) / (4 / 3)})
+    assert scores.outputs["b"] == pytest.approx({"nmse": 2 / 14, "r2": 1 - 2 / 14, "nmae": (2 / 3) / 2})
+    assert scores.r2 == pytest.approx((scores.outputs["a"]["r2"] + scores.outputs["b"]["r2"]) / 2)
+    constant = score(predicted, np.ones((3, 2)), ("a", "b"))
+    assert constant.nmse == np.inf
+    assert constant.r2 == -np.inf
+
+
+def test_evaluate_names_the_missing_output():
+    with pytest.raises(jl.DataError, match="no column 'loss'; the table has 'n', 'p'"):
+        jl.evaluate(PARALLEL, "pile", {"n": [1e9], "p": [1]})
+    with pytest.raises(jl.DataError, match="no rows"):
+        jl.evaluate(PARALLEL, "pile", {"n": np.zeros(0), "p": np.zeros(0), "loss": np.zeros(0)})
+
+
+def test_any_eager_frame_of_narwhals_will_do():
+    frame = nw.from_dict({"n": [1e9], "p": [1.0]}, backend="polars")
+    assert isinstance(jl.predict_table(PARALLEL, frame, "pile"), (nw.DataFrame, pl.DataFrame))
