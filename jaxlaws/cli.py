@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -41,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for bad input.
     """
-    with contextlib.suppress(ValueError):  # outside the main thread
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that no partial file stays
     args = _parser().parse_args(argv)
     try:
         args.run(args)
@@ -159,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "jaxlaws example parallel --rows 10000000 -o configurations.parquet",
     )
     sub.add_argument("law", metavar="LAW")
-    sub.add_argument("--rows", metavar="N", type=int, default=10, help="how many (default 10)")
+    sub.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
     sub.add_argument("--seed", metavar="N", type=int, default=0, help="which random ones (default 0)")
     sub.add_argument("-o", "--output", metavar="OUT", default="-", help="file to write (default: standard output)")
     sub.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
@@ -188,6 +185,12 @@ def _output_arguments(sub: Any) -> None:
     sub.add_argument(
         "--weights", metavar="W,W,...", type=_floats, help="differentiate this sum of the outputs (default: their mean)"
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)
 
 
 def _floats(text: str) -> list[float]:
@@ -292,11 +295,12 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 
     law = laws[args.law]
     group = _group(law, args)
-    reader = _open(law, args)
+    if args.weights is not None and len(args.weights) != len(law.output_columns):
+        raise DataError(f"{law.name} has {len(law.output_columns)} outputs, and there are {len(args.weights)} weights")
     dtype = np.float32 if args.float32 else np.float64
     outside = Outside(law)
     first_row = 1
-    with _writer(args, reader.format) as writer, _progress(reader):
+    with _open(law, args) as reader, _writer(args, reader.format) as writer, _progress(reader):
         for table in reader:
             frame = tables.as_frame(table)
             rows = tables.read(law, frame, group, dtype=dtype, first_row=first_row)
@@ -318,8 +322,9 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     law = laws[args.law]
     group = _group(law, args)
-    reader = _open(law, args, law.output_columns)
-    scores = evaluate(law, group, pa.concat_tables([reader.schema.empty_table(), *reader]))
+    with _open(law, args, law.output_columns) as reader:
+        table = pa.concat_tables([reader.schema.empty_table(), *reader])
+    scores = evaluate(law, group, table)
     if args.json:
         return _print_json(dataclasses.asdict(scores))
     rows = (
@@ -366,21 +371,25 @@ def _group(law: Law, args: argparse.Namespace) -> str | None:
     return column
 
 
-def _open(law: Law, args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
+@contextlib.contextmanager
+def _open(law: Law, args: argparse.Namespace, more: Sequence[str] = ()) -> Iterator[Any]:
+    """The table that the arguments name, and which may hold more columns of numbers than the inputs."""
     from jaxlaws import files
 
-    aliases = [alias for v in variables(law.inputs) for alias in v.aliases]
-    numbers = [*law.input_columns, *aliases, *more]
+    numbers = [*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), *more]
     if any("=" in word for word in args.table):
-        reader = files.Reader.of(_grid(args.table, numbers))
-        args.table = ["the inputs given"]
+        grid = _grid(args.table, numbers)
+        args.table = ["inputs"]
+        opened: Any = contextlib.nullcontext(files.Reader.of(grid))
     elif len(args.table) > 1:
         raise DataError(f"one table at a time; {args.table[1]!r} is a second one")
     else:
-        reader = files.open_reader(args.table[0], args.source, numbers=numbers, text=[args.group_column or "group"])
-    if args.group_column is not None and args.group_column not in reader.schema.names:
-        raise tables.missing(reader.schema.names, args.group_column)
-    return reader
+        text = [args.group_column or "group"]
+        opened = files.open_reader(args.table[0], args.source, numbers=numbers, text=text)
+    with opened as reader:
+        if args.group_column is not None and args.group_column not in reader.schema.names:
+            raise tables.missing(reader.schema.names, args.group_column)
+        yield reader
 
 
 def _grid(words: Sequence[str], numbers: Sequence[str]) -> Any:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -75,9 +76,10 @@ class Reader:
                     self.watch(rows, self._fraction(rows))
 
 
+@contextlib.contextmanager
 def open_reader(
     path: str, format: str | None = None, *, numbers: Collection[str] = (), text: Collection[str] = ()
-) -> Reader:
+) -> Iterator[Reader]:
     """Open a table for reading.
 
     Args:
@@ -86,7 +88,7 @@ def open_reader(
         numbers: Columns that a text file must hold as numbers.
         text: Columns of a text file that hold text, whatever they look like.
 
-    Returns:
+    Yields:
         The reader.
 
     Raises:
@@ -94,29 +96,34 @@ def open_reader(
         OSError: The file cannot be read.
     """
     compression = None
-    source: Any
-    if path == "-":
-        source = sys.stdin.buffer
-        format = format or _sniff(source)
-        if format == "parquet":  # its table of contents is at the end
-            spooled = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the reader)
-            shutil.copyfileobj(source, spooled, 1 << 20)
-            source = spooled
-    else:
-        if format is None:
-            format, compression = format_of(path)
-        source = open(path, "rb")  # noqa: SIM115 (lives as long as the reader)
-    with _arrow_errors():
+    with contextlib.ExitStack() as stack:
+        source: Any
+        if path == "-":
+            source = sys.stdin.buffer
+            format = format or _sniff(source)
+            if format == "parquet":  # its table of contents is at the end
+                spooled = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(source, spooled, 1 << 20)
+                source = spooled
+        else:
+            if format is None:
+                format, compression = format_of(path)
+            source = stack.enter_context(open(path, "rb"))
         if format == "parquet":
-            # Without pre_buffer and with a small buffer, a row group of any size is read piece by piece.
-            file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+            with _arrow_errors():
+                # Without pre_buffer and with a small buffer, a row group of any size is read piece by piece.
+                file = stack.enter_context(pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20))
             rows = max(file.metadata.num_rows, 1)
             batches = file.iter_batches(batch_size=_batch_rows(len(file.schema_arrow)))
-            return Reader(format, file.schema_arrow, batches, lambda done: done / rows)
-        stream = pa.CompressedInputStream(pa.PythonFile(source, "r"), compression) if compression else source
-        batches = (_open_csv if format == "csv" else _open_json)(stream, numbers, text)
-    size = os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0
-    return Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None)
+            yield Reader(format, file.schema_arrow, batches, lambda done: done / rows)
+            return
+        size = os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0
+        stream = source
+        if compression:
+            stream = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(source, "r"), compression))
+        open_text = _open_csv if format == "csv" else _open_json
+        batches = stack.enter_context(open_text(stream, numbers, text))
+        yield Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None)
 
 
 def _sniff(source: Any) -> str:
@@ -129,21 +136,24 @@ def _batch_rows(columns: int) -> int:
 
 
 def _open_csv(source: Any, numbers: Collection[str], text: Collection[str]) -> Any:
-    types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(text, pa.string())}
     # One thread, since only then an error tells its row.
     options = {"read_options": pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)}
     first, whole = _first_block(source)
-    seen = pa.csv.open_csv(io.BytesIO(first), convert_options=pa.csv.ConvertOptions(column_types=types), **options)
-    types.update((field.name, pa.string()) for field in seen.schema if pa.types.is_null(field.type))
-    return pa.csv.open_csv(whole, convert_options=pa.csv.ConvertOptions(column_types=types), **options)
+    with _arrow_errors():
+        seen = pa.csv.open_csv(io.BytesIO(first), **options).schema
+    types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(text, pa.string())}
+    types |= {f.name: pa.string() for f in seen if pa.types.is_null(f.type) and f.name not in types}
+    with _arrow_errors(seen.names):
+        return pa.csv.open_csv(whole, convert_options=pa.csv.ConvertOptions(column_types=types), **options)
 
 
 def _open_json(source: Any, numbers: Collection[str], text: Collection[str]) -> Any:
     options = pa.json.ReadOptions(block_size=BLOCK_BYTES)
     first, whole = _first_block(source)
-    seen = pa.json.open_json(io.BytesIO(first), options).schema
-    fields = [_json_field(field, numbers) for field in seen]
-    return pa.json.open_json(whole, options, pa.json.ParseOptions(explicit_schema=pa.schema(fields)))
+    with _arrow_errors():
+        seen = pa.json.open_json(io.BytesIO(first), options).schema
+        fields = [_json_field(field, numbers) for field in seen]
+        return pa.json.open_json(whole, options, pa.json.ParseOptions(explicit_schema=pa.schema(fields)))
 
 
 def _json_field(field: Any, numbers: Collection[str]) -> Any:
@@ -191,38 +201,51 @@ def _arrow_errors(names: Sequence[str] = ()) -> Iterator[None]:
 class Writer:
     """Writes Arrow tables of the same columns to a file, one after another."""
 
-    def __init__(self, sink: Any, format: str):
-        self._sink, self._format = sink, format
+    def __init__(self, file: Any, format: str, path: str, compression: str | None = None):
+        self._file, self._format, self._path = file, format, path
+        self._sink = pa.CompressedOutputStream(pa.PythonFile(file, "w"), compression) if compression else file
         self._writer: Any = None
         self._shown: list[Any] = []
         self._rows = 0
 
     def write(self, table: Any) -> None:
         """Append a table."""
-        with _arrow_errors():
+        with self._errors():
             if self._format == "jsonl":
                 self._sink.write(_json_lines(table))
-                return
-            if self._format == "text":
+            elif self._format == "text":
                 self._shown.append(table[: max(SHOWN_ROWS - self._rows, 0)])
                 self._rows += len(table)
-                return
-            if self._writer is None:
-                if self._format == "parquet":
-                    strings = [f.name for f in table.schema if not pa.types.is_floating(f.type)]
-                    self._writer = pq.ParquetWriter(self._sink, table.schema, use_dictionary=strings)
-                else:
-                    self._writer = pa.csv.CSVWriter(self._sink, table.schema)
-            self._writer.write_table(table)
+            else:
+                self._writer = self._writer or self._open(table.schema)
+                self._writer.write_table(table)
 
     def close(self) -> None:
         """Finish the file."""
-        with _arrow_errors():
+        with self._errors():
             if self._writer is not None:
                 self._writer.close()
-        if self._shown:
-            self._sink.write(_text(pa.concat_tables(self._shown), self._rows).encode())
-            self._shown = []
+            if self._shown:
+                self._sink.write(_text(pa.concat_tables(self._shown), self._rows).encode())
+            if self._sink is not self._file:
+                self._sink.close()
+            if not self._file.closed:
+                self._file.flush()
+
+    def _open(self, schema: Any) -> Any:
+        if self._format == "csv":
+            return pa.csv.CSVWriter(self._sink, schema)
+        # Predictions hardly repeat: a dictionary of them costs time and saves nothing.
+        repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
+        return pq.ParquetWriter(self._sink, schema, use_dictionary=repeating)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with _arrow_errors():
+                yield
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), self._path) from None
 
 
 def _json_lines(table: Any) -> bytes:
@@ -258,10 +281,8 @@ def open_writer(path: str, format: str, compression: str | None = None) -> Itera
     Raises:
         OSError: The file cannot be written.
     """
-    with _standard_output() if path == "-" else _whole_file(path) as sink:
-        if compression:
-            sink = pa.CompressedOutputStream(pa.PythonFile(sink, "w"), compression)
-        writer = Writer(sink, format)
+    with contextlib.nullcontext(sys.stdout.buffer) if path == "-" else _whole_file(path) as file:
+        writer = Writer(file, format, path, compression)
         try:
             yield writer
         except BaseException:
@@ -269,32 +290,20 @@ def open_writer(path: str, format: str, compression: str | None = None) -> Itera
                 writer.close()
             raise
         writer.close()
-        if compression:
-            sink.close()
-
-
-@contextlib.contextmanager
-def _standard_output() -> Iterator[Any]:
-    yield sys.stdout.buffer
-    sys.stdout.buffer.flush()
 
 
 @contextlib.contextmanager
 def _whole_file(path: str) -> Iterator[Any]:
     target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):  # a device or pipe is written to, not replaced
-        with open(target, "wb") as sink:
-            yield sink
+    if os.path.exists(target) and not os.path.isfile(target):  # a device or a pipe is written to, not replaced
+        with _opened(target, path) as file:
+            yield file
         return
     folder, name = os.path.split(target)
     part = os.path.join(folder, f".{name}.{os.getpid()}.part")
     try:
-        try:
-            sink = open(part, "wb")  # noqa: SIM115 (closed below)
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, path) from None
-        with sink:
-            yield sink
+        with _opened(part, path) as file, _removed_when_terminated(part):
+            yield file
         if os.path.exists(target):
             shutil.copymode(target, part)
         os.replace(part, target)
@@ -302,3 +311,36 @@ def _whole_file(path: str) -> Iterator[Any]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
         raise
+
+
+@contextlib.contextmanager
+def _opened(path: str, shown: str) -> Iterator[Any]:
+    """A file for writing, whose errors name the path shown to the user."""
+    try:
+        file = open(path, "wb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, shown) from None
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(OSError):  # what could not be written before cannot be written now
+            file.close()
+        raise
+    file.close()
+
+
+@contextlib.contextmanager
+def _removed_when_terminated(path: str) -> Iterator[None]:
+    def terminate(*_: Any) -> None:  # not by an exception, which may arrive where exceptions are ignored
+        os.unlink(path)
+        os._exit(128 + signal.SIGTERM)
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 import jaxlaws as jl

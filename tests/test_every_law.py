@@ -98,11 +98,13 @@ def test_gradient_agrees_with_finite_differences(law, x64):
     x = inputs(law, 3)
     for row in range(3):
         logs = jax.tree.map(lambda leaf, row=row: jnp.log(leaf[row]), x)
+        check_grads(lambda u: law.fn(coefs, jax.tree.map(jnp.exp, u)), (logs,), order=2, eps=1e-4, atol=1e-6, rtol=1e-6)
         check_grads(
-            lambda u: law.fn(coefs, jax.tree.map(jnp.exp, u)), (logs,), order=2, eps=1e-4, atol=1e-6, rtol=1e-6
-        )
-        check_grads(
-            lambda c, row=row: law.fn(c, jax.tree.map(lambda leaf: leaf[row], x)), (coefs,), order=1, eps=1e-6, rtol=1e-6
+            lambda c, row=row: law.fn(c, jax.tree.map(lambda leaf: leaf[row], x)),
+            (coefs,),
+            order=1,
+            eps=1e-6,
+            rtol=1e-6,
         )
 
 

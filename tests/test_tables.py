@@ -41,9 +41,13 @@ def column(table, name):
 
 
 def names(table):
-    return table.column_names if isinstance(table, pa.Table) else list(table) if isinstance(table, dict) else [
-        *table.columns
-    ]
+    return (
+        table.column_names
+        if isinstance(table, pa.Table)
+        else list(table)
+        if isinstance(table, dict)
+        else [*table.columns]
+    )
 
 
 def test_the_same_kind_comes_out_with_the_columns_it_had(law, kind):
@@ -237,7 +241,7 @@ def test_what_is_no_table_and_what_is_no_group():
         jl.predict_table(PARALLEL, 3)
     with pytest.raises(jl.DataError, match="collect it first"):
         jl.predict_table(PARALLEL, pl.LazyFrame({"n": [1e9]}), "pile")
-    with pytest.raises(jl.UnknownNameError, match="group of parallel, or column, 'pil'"):
+    with pytest.raises(jl.UnknownNameError, match=r"group of parallel, or column, 'pil'"):
         jl.predict_table(PARALLEL, {"n": [1e9], "p": [1]}, "pil")
     with pytest.raises(jl.DataError, match="'pile' is a group of parallel and a column"):
         jl.predict_table(PARALLEL, {"n": [1e9], "p": [1], "pile": [0]}, "pile")
@@ -313,7 +317,7 @@ def test_scores_are_those_of_sldbench():
 
 
 def test_evaluate_names_the_missing_output():
-    with pytest.raises(jl.DataError, match="no column 'loss'; the table has 'n', 'p'"):
+    with pytest.raises(jl.DataError, match=r"no column 'loss'; the table has 'n', 'p'"):
         jl.evaluate(PARALLEL, "pile", {"n": [1e9], "p": [1]})
     with pytest.raises(jl.DataError, match="no rows"):
         jl.evaluate(PARALLEL, "pile", {"n": np.zeros(0), "p": np.zeros(0), "loss": np.zeros(0)})

@@ -1,0 +1,546 @@
+"""The command, as a user meets it: what it prints, what it writes, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sampling import columns
+
+import jaxlaws as jl
+from jaxlaws.cli import main
+
+PARALLEL = jl.laws["parallel"]
+RUNS = {"num_params": [1e9, 2e9, 4e9], "parallel_size": [1, 2, 4], "group": ["pile", "stack", "pile"]}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test starts in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command: exit status, standard output, standard error."""
+
+    def run(*args, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin))))
+        try:
+            status = main([str(arg) for arg in args])
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def command(*args, **options):
+    return subprocess.run([sys.executable, "-m", "jaxlaws", *map(str, args)], capture_output=True, **options)
+
+
+def write(path, table=RUNS):
+    """A table in a file, without the code under test."""
+    table = pa.table(table)
+    if path.endswith(".parquet"):
+        pq.write_table(table, path)
+    elif path.endswith(".csv"):
+        pyarrow.csv.write_csv(table, path)
+    else:
+        with open(path, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
+    return path
+
+
+def read(path):
+    if path.endswith(".parquet"):
+        return pq.read_table(path)
+    if path.endswith(".csv"):
+        return pyarrow.csv.read_csv(path)
+    with open(path) as file:
+        return pa.Table.from_pylist([json.loads(line) for line in file])
+
+
+EXPECTED = PARALLEL(
+    RUNS["group"], num_params=np.array(RUNS["num_params"]), parallel_size=np.array(RUNS["parallel_size"])
+)
+
+
+# What it does.
+
+
+@pytest.mark.parametrize("source", ["runs.parquet", "runs.csv", "runs.jsonl"])
+@pytest.mark.parametrize("target", ["out.parquet", "out.csv", "out.jsonl"])
+def test_predicts_from_any_format_to_any(run, source, target):
+    write(source)
+    assert run("predict", "parallel", source, "-o", target) == (0, "", "")
+    found = read(target)
+    assert found.column_names == [*RUNS, "loss"]
+    np.testing.assert_allclose(found["loss"], EXPECTED, rtol=1e-15)
+    assert found["group"].to_pylist() == RUNS["group"]
+    assert set(os.listdir()) == {source, target}
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_standard_input_and_output(run, form):
+    data = Path(write(f"runs.{form}")).read_bytes()
+    status, out, err = run("predict", "parallel", "-", stdin=data)
+    assert (status, err) == (0, "")
+    if form == "jsonl":
+        found = pa.Table.from_pylist([json.loads(line) for line in out.splitlines()])
+    else:
+        found = pyarrow.csv.read_csv(io.BytesIO(out.encode()))
+    np.testing.assert_allclose(found["loss"], EXPECTED, rtol=1e-15)
+
+
+def test_parquet_through_a_pipe():
+    write("runs.parquet")
+    script = "cat runs.parquet | {0} predict parallel - --to parquet | {0} predict parallel - --from parquet --json"
+    done = subprocess.run(script.format(f"{sys.executable} -m jaxlaws"), shell=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    np.testing.assert_allclose([row["predicted_loss"] for row in rows], EXPECTED, rtol=1e-15)
+    np.testing.assert_allclose([row["loss"] for row in rows], EXPECTED, rtol=1e-15)
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.zst", "ndjson.bz2", "json"])
+def test_compressed_text(run, suffix):
+    write("runs.parquet")
+    assert run("predict", "parallel", "runs.parquet", "-o", f"out.{suffix}")[0] == 0
+    assert run("predict", "parallel", f"out.{suffix}", "-o", "again.parquet")[0] == 0
+    np.testing.assert_allclose(read("again.parquet")["predicted_loss"], EXPECTED, rtol=1e-15)
+
+
+def test_a_group_for_all_rows_or_a_column_of_groups(run):
+    table = {"model": RUNS["group"], "num_params": RUNS["num_params"], "parallel_size": RUNS["parallel_size"]}
+    write("runs.csv", table)
+    assert run("predict", "parallel", "runs.csv", "--group-column", "model", "-o", "a.parquet")[0] == 0
+    np.testing.assert_allclose(read("a.parquet")["loss"], EXPECTED, rtol=1e-15)
+    write("runs.csv")
+    assert run("predict", "parallel", "runs.csv", "--group", "stack", "-o", "b.parquet")[0] == 0
+    x = {name: np.array(RUNS[name], float) for name in ("num_params", "parallel_size")}
+    np.testing.assert_allclose(read("b.parquet")["loss"], PARALLEL("stack", x), rtol=1e-15)
+
+
+def test_gradients_and_elasticities(run):
+    write("runs.parquet")
+    assert run("predict", "parallel", "runs.parquet", "--gradients", "-o", "a.parquet")[0] == 0
+    assert run("gradient", "parallel", "runs.parquet", "-o", "b.parquet")[0] == 0
+    assert run("gradient", "parallel", "runs.parquet", "--elasticity", "-o", "c.parquet")[0] == 0
+    x = {name: np.array(RUNS[name], float) for name in ("num_params", "parallel_size")}
+    for verb, path, prefix in (
+        (jl.gradient, "a.parquet", "d_loss_d_"),
+        (jl.gradient, "b.parquet", "d_loss_d_"),
+        (jl.elasticity, "c.parquet", "elasticity_"),
+    ):
+        expected = verb(PARALLEL, RUNS["group"], x)
+        for name in x:
+            np.testing.assert_allclose(read(path)[prefix + name], getattr(expected, name), rtol=1e-14)
+    assert "loss" in read("a.parquet").column_names
+    assert "loss" not in read("b.parquet").column_names
+
+
+def test_weights_of_a_law_with_several_outputs(run):
+    law = jl.laws["domain_mixture"]
+    write("runs.parquet", {name: values.tolist() for name, values in columns(law, 3).items()})
+    args = ("gradient", "domain_mixture", "runs.parquet", "--group", "70M")
+    assert run(*args, "--weights", "0,0,1,0,0", "-o", "a.parquet")[0] == 0
+    table = read("runs.parquet")
+    x = np.stack([table[name].to_numpy() for name in law.input_columns], axis=-1)
+    expected = jl.gradient(law, "70M", proportions=x, weights=[0, 0, 1, 0, 0]).proportions
+    np.testing.assert_allclose(read("a.parquet")["d_loss_d_proportion_domain_2"], np.asarray(expected)[:, 1])
+    status, _, err = run(*args, "--weights", "0,1")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "has 5 outputs, and there are 2 weights" in err
+    assert run(*args, "--weights", "a,b")[0] == 2
+
+
+def test_computes_in_float64_or_as_told(run):
+    write("runs.parquet", {**RUNS, "num_params": pa.array(RUNS["num_params"], pa.float32())})
+    run("predict", "parallel", "runs.parquet", "-o", "a.parquet")
+    run("predict", "parallel", "runs.parquet", "-o", "b.parquet", "--float32")
+    assert read("a.parquet")["loss"].type == pa.float64()
+    assert read("b.parquet")["loss"].type == pa.float32()
+    np.testing.assert_allclose(read("b.parquet")["loss"], EXPECTED, rtol=1e-6)
+
+
+def test_inputs_on_the_command_line_make_a_grid(run):
+    status, out, err = run("predict", "parallel", "num_params=1e9,2e9", "p=1,2,4", "group=stack", "--json")
+    assert (status, err) == (0, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["num_params"], row["p"]) for row in rows] == [(n, p) for n in (1e9, 2e9) for p in (1, 2, 4)]
+    expected = PARALLEL("stack", n=np.array([1e9, 2e9])[:, None], p=[1, 2, 4])
+    np.testing.assert_allclose([row["loss"] for row in rows], np.ravel(expected), rtol=1e-15)
+
+
+def test_shows_the_first_rows_to_people(run):
+    status, out, _ = run("example", "parallel", "--rows", 60, "--to", "text")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].split() == ["group", "num_params", "parallel_size"]
+    assert len(lines) == 2 + 50 + 1
+    assert lines[-1] == "... and 10 more rows; -o FILE keeps them all"
+
+
+def test_warns_once_of_extrapolation(run):
+    write("runs.csv", {**RUNS, "num_params": [1e9, 1e12, 1e13]})
+    status, out, err = run("predict", "parallel", "runs.csv")
+    assert (status, out.count("\n")) == (0, 4)
+    assert err == (
+        "jaxlaws: warning: 2 of 3 rows lie outside the range that parallel was fitted on: "
+        "num_params in 2 (fitted on 5.35813e+08 to 4.38385e+09)\n"
+    )
+    status, out, err = run("predict", "parallel", "runs.csv", "--strict", "-o", "out.csv")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("jaxlaws: runs.csv: 2 of 3 rows lie outside")
+    assert not os.path.exists("out.csv")
+
+
+def test_evaluates_real_runs(run, law, runs):
+    status, out, err = run("evaluate", law.name, runs(law.name), "--json")
+    assert (status, err) == (0, "")
+    scores = json.loads(out)
+    assert scores["r2"] > 0.93
+    assert list(scores["outputs"]) == list(law.output_columns)
+    status, out, err = run("evaluate", law.name, runs(law.name))
+    assert f"{scores['r2']:.6f}" in out
+
+
+def test_lists_and_shows(run, law):
+    status, out, _ = run("list")
+    assert status == 0
+    assert law.name in out
+    listed = json.loads(run("list", "--json")[1])
+    assert [entry["name"] for entry in listed] == list(jl.laws)
+    shown = json.loads(run("show", law.name, "--json")[1])
+    assert shown["formula"] == law.formula
+    assert shown["source"]["r2_best"] == law.source.r2_best
+    for name, coefs in shown["groups"].items():
+        assert jl.as_dict(law.coefs(**coefs)) == jl.as_dict(law.groups[name])
+    group = list(law.groups)[-1]
+    assert list(json.loads(run("show", law.name, "--group", group, "--json")[1])["groups"]) == [group]
+    status, out, _ = run("show", law.name)
+    assert law.formula in out
+    assert all(name in out for name in law.groups)
+    for v in jl.variables(law.inputs):
+        assert v.description in out
+        assert v.unit in out
+
+
+def test_examples_are_within_the_range_and_repeatable(run, law):
+    assert run("example", law.name, "--rows", 1000, "-o", "a.parquet")[0] == 0
+    assert run("example", law.name, "--rows", 1000, "-o", "b.parquet")[0] == 0
+    assert run("example", law.name, "--rows", 1000, "-o", "c.parquet", "--seed", 1)[0] == 0
+    assert read("a.parquet").equals(read("b.parquet"))
+    assert not read("a.parquet").equals(read("c.parquet"))
+    status, _, err = run("predict", law.name, "a.parquet", "-o", "out.parquet")
+    assert status == 0
+    assert ("warning" in err) == (law.name == "domain_mixture")  # few mixtures lie in so narrow a box
+    assert set(read("a.parquet")["group"].to_pylist()) == set(law.groups)
+
+
+def test_help_shows_an_example_of_every_command(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for name in ("list", "show", "predict", "gradient", "evaluate", "example"):
+        assert name in out
+        status, text, _ = run(name, "--help")
+        assert status == 0
+        assert f"examples:\n  jaxlaws {name}" in text
+    assert run("--version")[1] == f"jaxlaws {jl.__version__}\n"
+
+
+# What it says when something is wrong: one line, exit status 2, and nothing half-written.
+
+
+def bad_files():
+    good = {"num_params": [1e9, 2e9, 4e9], "parallel_size": [1.0, 2.0, 4.0]}
+    return {
+        "no such file": ("runs.csv", None, "runs.csv: No such file or directory"),
+        "a folder": ("folder.csv", "folder", "folder.csv: Is a directory"),
+        "unknown suffix": ("runs.xlsx", b"x", "runs.xlsx: .*suffix: .parquet, .pq, .csv"),
+        "empty CSV": ("runs.csv", b"", "runs.csv: the file is empty"),
+        "empty JSON": ("runs.jsonl", b"", "runs.jsonl: the file is empty"),
+        "empty Parquet": ("runs.parquet", b"", "runs.parquet: .*Parquet"),
+        "only a header": ("runs.csv", b"num_params,parallel_size\n", "runs.csv: the table has no rows"),
+        "not Parquet": ("runs.parquet", b"num_params,parallel_size\n1,2\n", "runs.parquet: .*Parquet"),
+        "ragged CSV": ("runs.csv", b"num_params,parallel_size\n1,2\n3\n", "runs.csv: .*Expected 2 columns, got 1"),
+        "not JSON": ("runs.jsonl", b"num_params,parallel_size\n1,2\n", "runs.jsonl: JSON parse error"),
+        "a JSON list": ("runs.json", b'[{"num_params": 1}]', "runs.json: JSON parse error"),
+        "missing column": ("runs.csv", {"num_params": [1e9]}, r"no column 'parallel_size' .nor .*the table has 'num_"),
+        "text": ("runs.csv", b"num_params,parallel_size\n1e9,1\n2e9,two\n", "'parallel_size', line 3: .*'two'"),
+        "text in Parquet": ("runs.parquet", {**good, "num_params": ["a", "b", "c"]}, "'num_params' must hold numbers"),
+        "null": ("runs.parquet", {**good, "num_params": [1e9, None, 1e9]}, "'num_params' has no value: row 2"),
+        "null in CSV": ("runs.csv", b"num_params,parallel_size\n1e9,1\n,1\n", "'num_params' has no value: row 2"),
+        "NaN": ("runs.parquet", {**good, "num_params": [np.nan, 1e9, np.nan]}, "NaN.*rows 1, 3"),
+        "unknown group": (
+            "runs.csv",
+            {**good, "group": ["pile", "pil", "pile"]},
+            "row 2: unknown .*did you mean 'pile'",
+        ),
+        "no group": ("runs.csv", good, "parallel has 2 groups and the table no column 'group': name one of 'pile'"),
+    }
+
+
+@pytest.mark.parametrize("case", list(bad_files()))
+@pytest.mark.parametrize("output", ["out.parquet", "-"])
+def test_bad_files(run, case, output):
+    path, content, words = bad_files()[case]
+    if content == "folder":
+        os.mkdir(path)
+    elif isinstance(content, bytes):
+        Path(path).write_bytes(content)
+    elif content is not None:
+        write(path, content)
+    before = os.listdir()
+    status, out, err = run("predict", "parallel", path, "-o", output)
+    assert (status, out) == (2, "")
+    assert err.startswith("jaxlaws: ")
+    assert err.count("\n") == 1
+    assert re.search(words, err), err
+    assert os.listdir() == before
+
+
+def test_a_truncated_parquet_file(run):
+    write("runs.parquet")
+    whole = Path("runs.parquet").read_bytes()
+    for size in (4, 100, len(whole) - 1):
+        Path("cut.parquet").write_bytes(whole[:size])
+        status, out, err = run("predict", "parallel", "cut.parquet", "-o", "out.parquet")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("jaxlaws: cut.parquet: ")
+        assert not os.path.exists("out.parquet")
+
+
+def test_a_damaged_parquet_file(run):
+    write("runs.parquet", {"num_params": np.random.default_rng(0).random(10_000) * 1e9, "parallel_size": [2] * 10_000})
+    damaged = bytearray(Path("runs.parquet").read_bytes())
+    damaged[1000:3000] = bytes(2000)
+    Path("runs.parquet").write_bytes(damaged)
+    status, out, err = run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.parquet")
+    if status == 0:  # zeros can be data
+        return
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert os.listdir() == ["runs.parquet"]
+
+
+def test_proportions_that_do_not_sum_to_1(run):
+    names = jl.laws["domain_mixture"].input_columns
+    write("runs.csv", {name: [0.2] * 8 + [0.3, 0.2] for name in names})
+    status, _, err = run("predict", "domain_mixture", "runs.csv", "--group", "70M")
+    assert status == 2
+    assert "must sum to 1: row 9" in err
+
+
+def test_a_value_where_the_law_has_no_floor(run):
+    names = jl.laws["domain_mixture"].input_columns
+    write("runs.csv", {name: [0.6 if name == names[0] else 0.1] * 7 for name in names})
+    text = Path("runs.csv").read_text().replace("0.6", "-0.6")
+    Path("runs.csv").write_text(text)
+    status, _, err = run("predict", "domain_mixture", "runs.csv", "--group", "70M")
+    assert status == 2
+    assert "'proportion_domain_1' must be greater than -1e-06: rows 1, 2, 3, 4, 5 and 2 more" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("predict", "paralel", "x.csv"), "unknown law 'paralel'; did you mean 'parallel'?"),
+        (("show", "paralel"), "unknown law 'paralel'; did you mean 'parallel'?"),
+        (("show", "parallel", "--group", "pil"), "unknown group of parallel 'pil'; did you mean 'pile'?"),
+        (("predict", "parallel", "n=1", "p=1", "--group", "pil"), "unknown group of parallel 'pil'"),
+        (("predict", "parallel", "n=1", "p=1", "--group-column", "model"), "no column 'model'; the table has 'n', 'p'"),
+        (("predict", "parallel", "n=1", "p=1", "--group", "pile", "-o", "out.xls"), "out.xls: the format of a file"),
+        (("predict", "parallel", "n=1", "p=x", "--group", "pile"), "'p=x': p takes numbers"),
+        (("predict", "parallel", "n=1", "n=2", "--group", "pile"), "'n' is given twice"),
+        (("predict", "parallel", "n=1", "p", "--group", "pile"), "'p' is not of the form"),
+        (("predict", "parallel", "n=nan", "p=1", "--group", "pile"), "'n' is not a number (NaN): row 1"),
+        (("predict", "parallel", "a.csv", "b.csv"), "'b.csv' is a second one"),
+        (("predict", "parallel"), "the following arguments are required: FILE"),
+        (("predict", "parallel", "x.csv", "--group", "a", "--group-column", "b"), "not allowed with"),
+        (("predict", "parallel", "x.csv", "--to", "xls"), "invalid choice: 'xls'"),
+        (("frobnicate",), "invalid choice: 'frobnicate'"),
+        ((), "required: COMMAND"),
+        (("evaluate", "parallel", "n=1", "p=1", "--group", "pile"), "no column 'loss'"),
+        (("example", "parallel", "--rows", "-1"), "-1"),
+    ],
+)
+def test_bad_arguments(run, args, words):
+    status, out, err = run(*args)
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert words in err
+    assert os.listdir() == []
+
+
+def test_errors_count_rows_over_all_batches(run, monkeypatch):
+    from jaxlaws import files
+
+    monkeypatch.setattr(files, "_batch_rows", lambda columns: 10)
+    write("runs.parquet", {"n": [1e9] * 95 + [None], "p": [1] * 96})
+    status, _, err = run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.csv")
+    assert status == 2
+    assert "row 96" in err
+    assert os.listdir() == ["runs.parquet"]
+
+
+def test_the_output_that_was_there_survives_an_error(run):
+    Path("out.parquet").write_text("precious")
+    write("runs.parquet", {"n": [1e9, None], "p": [1, 1]})
+    assert run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.parquet")[0] == 2
+    assert Path("out.parquet").read_text() == "precious"
+
+
+def test_output_may_replace_its_input_and_keeps_its_mode_and_link(run):
+    write("runs.parquet")
+    os.chmod("runs.parquet", 0o640)
+    os.symlink("runs.parquet", "link.parquet")
+    assert run("predict", "parallel", "link.parquet", "-o", "link.parquet")[0] == 0
+    np.testing.assert_allclose(read("runs.parquet")["loss"], EXPECTED, rtol=1e-15)
+    assert os.path.islink("link.parquet")
+    assert os.stat("runs.parquet").st_mode & 0o777 == 0o640
+
+
+def test_output_to_a_device_writes_to_it(run):
+    write("runs.parquet")
+    assert run("predict", "parallel", "runs.parquet", "-o", "/dev/null", "--to", "csv")[0] == 0
+    assert not os.path.isfile("/dev/null")
+
+
+def test_a_full_disk(run):
+    write("runs.csv")
+    status, out, err = run("predict", "parallel", "runs.csv", "-o", "/dev/full", "--to", "csv")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "No space left on device" in err
+    assert "/dev/full" in err
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_a_file_that_cannot_grow(form):
+    write(
+        "runs.parquet", {"num_params": np.random.default_rng(0).random(200_000) * 1e9, "parallel_size": [2] * 200_000}
+    )
+
+    limited = (
+        "import resource, sys; from jaxlaws.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20));"
+        "sys.exit(main())"
+    )
+    args = ["predict", "parallel", "runs.parquet", "--group", "pile", "-o", f"out.{form}"]
+    done = subprocess.run([sys.executable, "-c", limited, *args], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1), done.stderr
+    assert b"out." in done.stderr
+    assert b"File too large" in done.stderr
+    assert os.listdir() == ["runs.parquet"]
+
+
+def test_no_permission():
+    write("runs.parquet")
+    os.mkdir("closed")
+    os.chmod("closed", 0o555)
+    os.chmod("runs.parquet", 0o000)
+    plain = []  # even root must obey
+    if os.geteuid() == 0:
+        plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        if not shutil.which("setpriv"):
+            pytest.skip("root may read everything")
+
+    def run(*args):
+        done = subprocess.run(
+            [*plain, sys.executable, "-m", "jaxlaws", "predict", "parallel", *args], capture_output=True
+        )
+        return done.returncode, done.stderr.decode()
+
+    assert run("runs.parquet", "-o", "out.csv") == (2, "jaxlaws: runs.parquet: Permission denied\n")
+    point = ("n=1e9", "p=1", "--group", "pile")
+    assert run(*point, "-o", "closed/out.csv") == (2, "jaxlaws: closed/out.csv: Permission denied\n")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_leaves_nothing(how):
+    command("example", "parallel", "--rows", 3_000_000, "-o", "runs.csv")
+    args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", "runs.csv", "-o", "out.jsonl"]
+    with subprocess.Popen(args, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not any(name.endswith(".part") for name in os.listdir()):
+            time.sleep(0.01)
+        process.send_signal(how)
+        assert process.stderr.read() == b""
+    assert process.returncode in (130, 143)
+    assert os.listdir() == ["runs.csv"]
+
+
+def test_a_reader_that_has_seen_enough():
+    write("runs.parquet", {"num_params": [1e9] * 500_000, "parallel_size": [2] * 500_000})
+    script = f"{sys.executable} -m jaxlaws predict parallel runs.parquet --group pile | head -2"
+    done = subprocess.run(script, shell=True, capture_output=True)
+    assert (done.stderr, done.stdout.count(b"\n")) == (b"", 2)
+
+
+# Streams.
+
+
+def test_types_of_a_text_file_are_those_of_its_first_block(run, monkeypatch):
+    from jaxlaws import files
+
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1 << 10)
+    lines = ["num_params,parallel_size,id,note,empty"] + [f"1000000000,1,{i},a," for i in range(200)]
+    Path("runs.csv").write_text("\n".join([*lines, "1.5e9,2.5,200,b,c", ""]))
+    assert run("predict", "parallel", "runs.csv", "--group", "pile", "-o", "out.parquet")[0] == 0
+    found = read("out.parquet")
+    assert found["num_params"][200].as_py() == 1.5e9
+    assert found["id"].to_pylist() == list(range(201))
+    assert found["empty"][200].as_py() == "c"
+    rows = [{"num_params": 10**9, "parallel_size": 1, "note": None}] * 200
+    rows.append({"num_params": 1.5e9, "parallel_size": 2.5, "note": "b"})
+    Path("runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("predict", "parallel", "runs.jsonl", "--group", "pile", "-o", "again.parquet")[0] == 0
+    assert read("again.parquet")["num_params"][200].as_py() == 1.5e9
+    assert read("again.parquet")["note"][200].as_py() == "b"
+    Path("runs.csv").write_text("\n".join([*lines, "1.5e9,2.5,x,b,c", ""]))
+    status, _, err = run("predict", "parallel", "runs.csv", "--group", "pile", "-o", "out.csv")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "column 'id', line 202" in err
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_a_file_goes_through_any_formats_unchanged(data, tmp_path_factory):
+    """Parquet to CSV or JSON lines and back: predictions and the other columns stay what they were."""
+    folder = tmp_path_factory.mktemp("files")
+    name = data.draw(st.sampled_from(list(jl.laws)))
+    law = jl.laws[name]
+    count = data.draw(st.integers(1, 40))
+    table = {key: values.tolist() for key, values in columns(law, count, seed=data.draw(st.integers(0, 99))).items()}
+    table["group"] = data.draw(st.lists(st.sampled_from(list(law.groups)), min_size=count, max_size=count))
+    words = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n"), min_size=1, max_size=5)
+    table["note"] = data.draw(st.lists(words.map(lambda w: f"n{w}"), min_size=count, max_size=count))
+    table["id"] = data.draw(st.lists(st.integers(-(2**62), 2**62), min_size=count, max_size=count))
+    path = write(str(folder / "start.parquet"), table)
+    expected = jl.predict_table(law, pa.table(table))
+    for i, form in enumerate(data.draw(st.lists(st.sampled_from(["csv", "jsonl", "parquet"]), max_size=3))):
+        following = str(folder / f"{i}.{form}")
+        assert main(["gradient", name, path, "-o", following]) == 0
+        drop = [c for c in read(following).column_names if c.startswith("d_")]
+        path = write(str(folder / f"{i}-kept.{form}"), read(following).drop_columns(drop))
+    assert main(["predict", name, path, "-o", str(folder / "end.parquet")]) == 0
+    found = read(str(folder / "end.parquet"))
+    for key in expected.column_names:
+        if key in ("note", "group", "id"):
+            assert found[key].to_pylist() == expected[key].to_pylist()
+        else:
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-14)
