@@ -5,6 +5,8 @@ Laws use these in place of `**` and `jnp.log`, so that speed and accuracy are de
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -47,10 +49,18 @@ def positive_or(x: ArrayLike, other: float) -> jax.Array:
     return jnp.where(jnp.greater(x, 0), x, other)
 
 
-def matvec(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    """Product of a small matrix and a vector, as a sum over columns.
+def matvec(*terms: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Sum of the products of small matrices with vectors of the same length, as one sum over columns.
 
     XLA turns a batch of small products into a matrix product that costs many times this sum, which it fuses with the
-    elementwise work around it.
+    elementwise work around it; and one sum of all columns into one loop, where two sums become two.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(matvec((jnp.eye(2), jnp.array([1.0, 2.0])), (jnp.ones((2, 2)), jnp.array([3.0, 4.0]))))
+        [8. 9.]
     """
-    return sum((matrix[:, j] * vector[j] for j in range(1, vector.shape[0])), matrix[:, 0] * vector[0])
+    columns = range(terms[0][1].shape[0])
+    return functools.reduce(
+        jnp.add, (functools.reduce(jnp.add, (matrix[:, j] * vector[j] for matrix, vector in terms)) for j in columns)
+    )

@@ -48,7 +48,8 @@ def test_positive_or_takes_what_is_not_positive_as_the_other():
     np.testing.assert_array_equal(slopes, [0, 0, 0, 0, 1, 1, 1, 0])
 
 
-def test_matvec_is_the_product():
+def test_matvec_is_the_sum_of_the_products():
     random = np.random.default_rng(0)
-    m, v = random.random((4, 3), np.float32), random.random(3, np.float32)
-    np.testing.assert_allclose(numerics.matvec(jnp.asarray(m), jnp.asarray(v)), m @ v, rtol=1e-6)
+    a, b, v, w = (random.random(shape, np.float32) for shape in ((4, 3), (4, 3), 3, 3))
+    found = numerics.matvec((jnp.asarray(a), jnp.asarray(v)), (jnp.asarray(b), jnp.asarray(w)))
+    np.testing.assert_allclose(found, a @ v + b @ w, rtol=1e-6)

@@ -237,7 +237,7 @@ def test_an_input_without_a_floor_must_be_positive():
 
 
 def test_what_is_no_table_and_what_is_no_group():
-    with pytest.raises(jl.DataError, match="not a table: builtins.int"):
+    with pytest.raises(jl.DataError, match=r"not a table: builtins\.int"):
         jl.predict_table(PARALLEL, 3)
     with pytest.raises(jl.DataError, match="collect it first"):
         jl.predict_table(PARALLEL, pl.LazyFrame({"n": [1e9]}), "pile")

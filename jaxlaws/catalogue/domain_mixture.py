@@ -42,7 +42,7 @@ class Outputs:
 def loss(c: Coefs, x: Inputs) -> Vector:
     """The losses of one configuration."""
     p = x.proportions
-    return c.intercept + matvec(c.coef_linear, p) + matvec(c.coef_log, log(p + EPS))
+    return c.intercept + matvec((c.coef_linear, p), (c.coef_log, log(p + EPS)))
 
 
 # fmt: off
