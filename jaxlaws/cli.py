@@ -267,7 +267,7 @@ def _about(law: Law) -> dict[str, Any]:
     return {
         "title": law.title,
         "formula": law.formula,
-        "inputs": about(law.inputs, "range", "aliases", "floor"),
+        "inputs": about(law.inputs, "range", "aliases", "floor", "integer"),
         "outputs": about(law.outputs),
         "coefficients": about(law.coefs, "shared"),
         "source": dataclasses.asdict(law.source),
@@ -350,6 +350,7 @@ def _example(args: argparse.Namespace) -> None:
                 else:
                     low, high = np.log(np.asarray(v.range, np.float64))
                     values = np.exp(random.uniform(low, high, (count, *np.shape(low))))
+                    values = values.round() if v.integer else values
                 columns.update(zip(v.column_names(law.sizes), values.reshape(count, -1).T, strict=True))
             groups = pa.DictionaryArray.from_arrays(random.integers(len(names), size=count, dtype=np.int32), names)
             writer.write(pa.table({"group": groups.cast(pa.string()), **columns}))

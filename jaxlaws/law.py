@@ -82,6 +82,7 @@ class Var:
     above: float = 0.0
     missing: float | None = None
     total: float | None = None
+    integer: bool = False
     shared: bool = False
 
     def column_names(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
@@ -103,6 +104,7 @@ def var(
     above: float = 0.0,
     missing: float | None = None,
     total: float | None = None,
+    integer: bool = False,
     shared: bool = False,
 ) -> Any:
     """Describe a field of a record.
@@ -120,6 +122,7 @@ def var(
         above: Without a floor, tables must hold values greater than this.
         missing: What the list-of-dicts interface takes where the key is absent; None makes that a KeyError.
         total: What the elements of a vector must sum to.
+        integer: Whether only whole numbers make sense, though the law takes any.
         shared: A coefficient that has one value for all groups.
 
     Returns:
@@ -136,6 +139,7 @@ def var(
         above=above,
         missing=missing,
         total=total,
+        integer=integer,
         shared=shared,
     )
     return dataclasses.field(metadata={"var": about})

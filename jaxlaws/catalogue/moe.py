@@ -17,7 +17,9 @@ class Inputs:
         floor=FLOOR,
         missing=0.0,
     )
-    num_experts: Scalar = var("experts per layer", unit="experts", range=(1, 512), floor=FLOOR, missing=0.0)
+    num_experts: Scalar = var(
+        "experts per layer", unit="experts", range=(1, 512), floor=FLOOR, missing=0.0, integer=True
+    )
 
 
 @record

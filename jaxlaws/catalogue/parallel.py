@@ -21,6 +21,7 @@ class Inputs:
         "parallel streams",
         range=(1, 4),
         floor=FLOOR,
+        integer=True,
         aliases=("p", "degree", "mp_size", "world_size"),
     )
 

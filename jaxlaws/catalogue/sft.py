@@ -10,7 +10,7 @@ FLOOR = 1.0
 class Inputs:
     """Inputs of the law."""
 
-    sft_data_size: Scalar = var("fine-tuning examples", unit="examples", range=(200, 409600), floor=FLOOR)
+    sft_data_size: Scalar = var("fine-tuning examples", unit="examples", range=(200, 409600), floor=FLOOR, integer=True)
 
 
 @record
