@@ -17,7 +17,7 @@ import peers
 import pytest
 
 import jaxlaws as jl
-from jaxlaws.evaluation import from_columns
+from jaxlaws.columns import from_columns
 from jaxlaws.law import variables
 
 SOURCES = Path(__file__).parent.parent.parent / "shared" / "seeds"

@@ -9,7 +9,6 @@ from jaxlaws.evaluation import (
     in_range,
     jacobian,
     predict,
-    stack,
     value_and_gradient,
 )
 from jaxlaws.law import (
@@ -23,6 +22,7 @@ from jaxlaws.law import (
     as_dict,
     mean,
     record,
+    stack,
     var,
     variables,
 )

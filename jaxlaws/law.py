@@ -28,6 +28,7 @@ __all__ = [
     "as_dict",
     "mean",
     "record",
+    "stack",
     "var",
     "variables",
 ]
@@ -193,6 +194,23 @@ def mean(groups: Mapping[str, T]) -> T:
     return averaged
 
 
+def stack(records: Iterable[Any]) -> Any:
+    """Records of the same class as one, each field with a new leading axis.
+
+    Args:
+        records: Coefficients, such as `law.groups.values()`.
+
+    Returns:
+        A record of NumPy arrays in float64.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> jl.stack(jl.laws["sft"].groups.values()).alpha.shape
+        (42,)
+    """
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *records)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
     """Where a law and its numbers are from.
@@ -255,6 +273,12 @@ class Law:
     def name(self) -> str:
         """The name of the law: that of its file."""
         return self.fn.__module__.rpartition(".")[2]
+
+    @property
+    def output_shape(self) -> tuple[str, ...]:
+        """The names of the axes of the output: none for a single number."""
+        (output,) = variables(self.outputs)
+        return output.shape
 
     @functools.cached_property
     def sizes(self) -> Mapping[str, int]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxlaws.catalogue import laws
-from jaxlaws.evaluation import from_columns, tabulate
+from jaxlaws.columns import from_columns
+from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, Var, variables
 
 __all__ = ["law"]

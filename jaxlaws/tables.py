@@ -15,7 +15,8 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 
-from jaxlaws.evaluation import from_columns, tabulate
+from jaxlaws.columns import from_columns
+from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, UnknownNameError, Var, variables
 
 __all__ = ["DataError", "Outside", "gradient_table", "predict_table"]

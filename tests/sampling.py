@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxlaws.evaluation import from_columns
+from jaxlaws.columns import from_columns
 from jaxlaws.law import variables
 
 

@@ -517,6 +517,20 @@ def test_types_of_a_text_file_are_those_of_its_first_block(run, monkeypatch):
     assert "column 'id', line 202" in err
 
 
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_memory_does_not_grow_with_the_file(form):
+    peaks = []
+    for rows in (1_500_000, 6_000_000):  # whole, the second would take 200 MB more
+        command("example", "parallel", "--rows", rows, "-o", f"in.{form}")
+        args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", f"in.{form}", "-o", f"out.{form}"]
+        process = subprocess.Popen(args)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        assert status == 0
+        peaks.append(usage.ru_maxrss / 1024)
+    assert peaks[1] - peaks[0] < 100, f"peak memory in MiB: {peaks}"
+
+
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_a_file_goes_through_any_formats_unchanged(data, tmp_path_factory):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 import jaxlaws as jl
-from jaxlaws.evaluation import BLOCK, in_blocks
+from jaxlaws.columns import BLOCK, in_blocks
 
 PARALLEL = jl.laws["parallel"]
 MIXTURE = jl.laws["domain_mixture"]
@@ -62,6 +62,20 @@ def test_float64_in_float64_out_whatever_jax_is_set_to():
     assert PARALLEL("pile", num_params=np.float32(1e9), parallel_size=np.float64(2)).dtype == np.float64
     with jax.enable_x64(True):
         assert PARALLEL("pile", num_params=[1e9], parallel_size=2).dtype == np.float64
+
+
+def test_arrays_of_several_dtypes_meet_in_the_widest():
+    single = jnp.array([1, 2], "float32")
+    found = PARALLEL("pile", num_params=np.array([1e9, 2e9]), parallel_size=single)
+    assert found.dtype == np.float64
+    assert np.array_equal(found, PARALLEL("pile", num_params=np.array([1e9, 2e9]), parallel_size=np.array([1.0, 2.0])))
+    x = np.full((3, 5), 0.2)
+    weights = jnp.ones(5, "float32") / 5
+    gradient = jl.gradient(MIXTURE, "70M", proportions=x, weights=weights).proportions
+    assert gradient.dtype == np.float64
+    np.testing.assert_allclose(gradient, jl.gradient(MIXTURE, "70M", proportions=x).proportions, rtol=1e-6)
+    half = PARALLEL("pile", num_params=jnp.array(1e9, "bfloat16"), parallel_size=single)
+    assert half.dtype == np.float32
 
 
 def test_inside_a_transformation_jax_rules():

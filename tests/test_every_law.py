@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 from sampling import columns, formula, inputs
 
 import jaxlaws as jl
-from jaxlaws.evaluation import from_columns
+from jaxlaws.columns import from_columns
 from jaxlaws.law import variables
 
 ROWS = 20

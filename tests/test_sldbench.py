@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sampling import columns
 
 import jaxlaws as jl
+from jaxlaws.columns import from_columns
 
 NAN, INF = math.nan, math.inf
 
@@ -37,7 +38,7 @@ def test_arrays_agree_with_the_source(law, source):
     for seed, group in enumerate(law.groups):
         table = columns(law, 50, seed=seed, decades=6)
         expected = values(source(law.name)(rows_of(table), group))
-        x = jl.evaluation.from_columns(law, list(table.values()))
+        x = from_columns(law, list(table.values()))
         np.testing.assert_allclose(np.asarray(law(group, x)).reshape(expected.shape), expected, rtol=1e-12)
 
 

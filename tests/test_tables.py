@@ -16,7 +16,7 @@ from sampling import columns
 
 import jaxlaws as jl
 from jaxlaws import tables
-from jaxlaws.evaluation import from_columns
+from jaxlaws.columns import from_columns
 from jaxlaws.scores import score
 
 PARALLEL = jl.laws["parallel"]

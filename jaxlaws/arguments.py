@@ -1,0 +1,187 @@
+"""The one door for numbers: what a caller passed to a verb becomes arrays of one floating-point dtype, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlaws.law import Law, UnknownNameError, stack, variables
+
+__all__ = ["arguments", "by_name", "group_ids", "number", "precision"]
+
+
+def arguments(
+    law: Law, group: Any, inputs: Any, named: Mapping[str, Any], weights: Any
+) -> tuple[tuple[Any, Any, Any, Any], Any]:
+    """Coefficients, group ids, inputs and weights as arrays of one dtype, and that dtype."""
+    given = by_name(law, inputs, named)
+    xs = {v.name: number(given[v.name], v.name) for v in variables(law.inputs)}
+    coefs, ids = _coefficients(law, group)
+    cs = {v.name: number(getattr(coefs, v.name), v.name) for v in variables(type(coefs))}
+    ws = None if weights is None else number(weights, "weights")
+
+    dtype = _dtype(given.values(), xs.values(), cs.values(), ws)
+    with precision(dtype):
+        arrays = (
+            type(coefs)(**{name: _cast(c, dtype) for name, c in cs.items()}),
+            ids,
+            law.inputs(**{name: _cast(x, dtype) for name, x in xs.items()}),
+            None if ws is None else _cast(ws, dtype),
+        )
+    _check_shapes(law, arrays)
+    return arrays, dtype
+
+
+def precision(dtype: Any) -> contextlib.AbstractContextManager[Any]:
+    """Where JAX computes in `dtype`: float64 is switched on for the while, whatever the caller's setting."""
+    narrow = jax.dtypes.canonicalize_dtype(np.float64) != np.float64
+    switch: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    return jax.enable_x64(True) if narrow and dtype == np.float64 else switch
+
+
+def by_name(law: Law, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs by their proper names."""
+    if isinstance(inputs, law.inputs):
+        if named:
+            raise TypeError(f"{law.name}: give the inputs as a record or by name, not both")
+        return {v.name: getattr(inputs, v.name) for v in variables(law.inputs)}
+    given = {**(inputs or {}), **named} if inputs is None or isinstance(inputs, Mapping) else None
+    if given is None:
+        raise TypeError(f"{law.name}: inputs must be a record or a dict, not {type(inputs).__name__}")
+    found = {}
+    for v in variables(law.inputs):
+        names = [name for name in (v.name, *v.aliases) if name in given]
+        if not names:
+            raise TypeError(f"{law.name}: input {v.name!r} ({v.description}) is missing{_takes(law)}")
+        if len(names) > 1:
+            raise TypeError(f"{law.name}: {' and '.join(map(repr, names))} are the same input")
+        found[v.name] = given.pop(names[0])
+    if given:
+        raise TypeError(f"{law.name}: unknown input {next(iter(given))!r}{_takes(law)}")
+    return found
+
+
+def _takes(law: Law) -> str:
+    return f"; the law takes {', '.join(v.name for v in variables(law.inputs))}"
+
+
+def number(value: Any, name: str) -> Any:
+    """A NumPy or JAX array of floating-point numbers or integers."""
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    if not (jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)):
+        # Also lists of integers beyond 64 bits, which NumPy leaves as objects.
+        if array.dtype == object and all(isinstance(x, (int, float)) for x in np.ravel(array)):
+            return array.astype(np.float64)
+        raise TypeError(f"{name} must hold numbers, not {array.dtype}")
+    return array
+
+
+def _dtype(given: Iterable[Any], inputs: Iterable[Any], coefs: Iterable[Any], weights: Any) -> Any:
+    """The dtype that everything is computed in.
+
+    That of the arrays among the inputs; without any, that of coefficients that are JAX arrays; else JAX's default.
+    """
+    inputs, coefs = list(inputs), list(coefs)
+    own = [x.dtype for raw, x in zip(given, inputs, strict=True) if _has_dtype(raw, x)]
+    own = own or [c.dtype for c in coefs if isinstance(c, jax.Array) and _has_dtype(c, c)]
+    if not own:
+        return jax.dtypes.canonicalize_dtype(float)
+    dtype = functools.reduce(jnp.promote_types, own) if len(set(own)) > 1 else own[0]
+    if any(isinstance(x, jax.core.Tracer) for x in (*inputs, *coefs, weights)):
+        # Inside a transformation JAX's own setting rules.
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return dtype
+
+
+def _has_dtype(raw: Any, array: Any) -> bool:
+    if isinstance(raw, (int, float, list, tuple)) and not isinstance(raw, np.generic):
+        return False
+    return jnp.issubdtype(array.dtype, np.floating) and not getattr(raw, "weak_type", False)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    return array.astype(dtype) if isinstance(array, jax.Array) else array.astype(dtype, copy=False)
+
+
+def _coefficients(law: Law, group: Any) -> tuple[Any, Any]:
+    """The coefficients, and for rows of several groups their ids (the coefficients are then stacked)."""
+    if isinstance(group, str):
+        if group not in law.groups:
+            raise UnknownNameError(f"group of {law.name}", group, law.groups)
+        return law.groups[group], None
+    if isinstance(group, law.coefs):
+        return group, None
+    if isinstance(group, Mapping):
+        names = {v.name for v in variables(law.coefs)}
+        if names != set(group):
+            wrong = ", ".join(sorted(names ^ set(group)))
+            raise TypeError(f"{law.name}: missing or unknown coefficients: {wrong}")
+        return law.coefs(**group), None
+    return _stacked(law), group_ids(law, group)
+
+
+@functools.cache
+def _stacked(law: Law) -> Any:
+    return stack(law.groups.values())
+
+
+def group_ids(law: Law, groups: Any) -> Any:
+    """Positions in `law.groups`, as int32, of an array of ids or of a sequence of names; checked."""
+    if isinstance(groups, Sequence) and not isinstance(groups, str):
+        text = any(isinstance(g, str) for g in groups)
+        groups = np.asarray(groups, dtype=object if text else None if len(groups) else np.int32)
+    ids = groups if isinstance(groups, jax.Array) else np.asarray(groups)
+    if ids.dtype.kind in "OUT":  # names
+        positions = {name: i for i, name in enumerate(law.groups)}
+        try:
+            flat = np.fromiter((positions[name] for name in ids.ravel().tolist()), np.int32, ids.size)
+        except KeyError as error:
+            raise UnknownNameError(f"group of {law.name}", error.args[0], law.groups) from None
+        return flat.reshape(ids.shape)
+    if not jnp.issubdtype(ids.dtype, np.integer):
+        raise TypeError(
+            f"{law.name}: a group is a name, an id, a sequence of these, or coefficients; not {type(groups).__name__}"
+        )
+    if not isinstance(ids, jax.core.Tracer):
+        concrete = np.asarray(ids)
+        wrong = concrete[(concrete < 0) | (concrete >= len(law.groups))].tolist()
+        if wrong:
+            raise IndexError(f"{law.name}: group id {wrong[0]} is not in 0 to {len(law.groups) - 1}")
+    return ids.astype(np.int32)
+
+
+def _check_shapes(law: Law, arguments: tuple[Any, Any, Any, Any]) -> None:
+    """Raise a ValueError that names the field whose shape does not fit."""
+    coefs, ids, inputs, weights = arguments
+    sizes: dict[str, int] = {}
+    batches: dict[str, tuple[int, ...]] = {}
+
+    def check(name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        core = shape[len(shape) - len(axes) :]
+        if len(core) < len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, core, strict=True)):
+            want = ", ".join(f"{a} = {sizes[a]}" if a in sizes else a for a in axes)
+            raise ValueError(f"{law.name}: {name} has shape {shape}; it must end in ({want})")
+        batches[name] = shape[: len(shape) - len(axes)]
+
+    for v in variables(type(coefs)):
+        shape = getattr(coefs, v.name).shape
+        check(v.name, v.shape, shape if ids is None else shape[1:])
+    if ids is not None:
+        batches["group"] = ids.shape
+    for v in variables(law.inputs):
+        check(v.name, v.shape, getattr(inputs, v.name).shape)
+    if weights is not None:
+        if not law.output_shape:
+            raise TypeError(f"{law.name} has one output and takes no weights")
+        check("weights", law.output_shape, weights.shape)
+    try:
+        np.broadcast_shapes(*batches.values())
+    except ValueError:
+        text = ", ".join(f"{name} {shape}" for name, shape in batches.items() if shape)
+        raise ValueError(f"{law.name}: these shapes do not broadcast: {text}") from None
