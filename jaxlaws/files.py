@@ -29,9 +29,9 @@ __all__ = ["FORMATS", "Reader", "Writer", "format_of", "open_reader", "open_writ
 FORMATS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 
-BATCH_ROWS = 1 << 20
-BATCH_BYTES = 1 << 26  # of a wide Parquet file, in 8-byte columns
-BLOCK_BYTES = 1 << 23  # of text
+BATCH_ROWS = 1 << 20  # of a table at a time, and of a row group written
+BATCH_BYTES = 1 << 26  # of wide tables, in place of that
+BLOCK_BYTES = 1 << 21  # of text; Arrow reads up to 32 blocks ahead
 SHOWN_ROWS = 50  # of a table for people
 
 
@@ -69,11 +69,10 @@ class Reader:
     def __iter__(self) -> Iterator[Any]:
         rows = 0
         with _arrow_errors(self.schema.names):
-            for batch in self._batches:
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch])
-                    rows += batch.num_rows
-                    self.watch(rows, self._fraction(rows))
+            for table in _joined(self._batches):
+                yield table
+                rows += len(table)
+                self.watch(rows, self._fraction(rows))
 
 
 @contextlib.contextmanager
@@ -124,6 +123,19 @@ def open_reader(
         open_text = _open_csv if format == "csv" else _open_json
         batches = stack.enter_context(open_text(stream, numbers, text))
         yield Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None)
+
+
+def _joined(batches: Any) -> Iterator[Any]:
+    """Small batches, as blocks of text and small row groups give them, put together."""
+    held: list[Any] = []
+    for batch in batches:
+        if batch.num_rows:
+            held.append(batch)
+        if sum(b.num_rows for b in held) >= BATCH_ROWS or sum(b.nbytes for b in held) >= BATCH_BYTES:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _sniff(source: Any) -> str:

@@ -520,7 +520,7 @@ def test_types_of_a_text_file_are_those_of_its_first_block(run, monkeypatch):
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_memory_does_not_grow_with_the_file(form):
     peaks = []
-    for rows in (1_500_000, 6_000_000):  # whole, the second would take 200 MB more
+    for rows in (2_000_000, 10_000_000):  # whole, the second would take 260 MiB more
         command("example", "parallel", "--rows", rows, "-o", f"in.{form}")
         args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", f"in.{form}", "-o", f"out.{form}"]
         process = subprocess.Popen(args)
@@ -528,7 +528,7 @@ def test_memory_does_not_grow_with_the_file(form):
         process.returncode = status
         assert status == 0
         peaks.append(usage.ru_maxrss / 1024)
-    assert peaks[1] - peaks[0] < 100, f"peak memory in MiB: {peaks}"
+    assert peaks[1] - peaks[0] < 130, f"peak memory in MiB: {peaks}"
 
 
 @settings(deadline=None, max_examples=25)
