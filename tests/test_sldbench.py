@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from conftest import SHARED
 from sampling import columns
 
 import jaxlaws as jl
@@ -40,6 +42,18 @@ def test_arrays_agree_with_the_source(law, source):
         expected = values(source(law.name)(rows_of(table), group))
         x = from_columns(law, list(table.values()))
         np.testing.assert_allclose(np.asarray(law(group, x)).reshape(expected.shape), expected, rtol=1e-12)
+
+
+def test_provenance_is_that_of_the_published_page(law):
+    page = SHARED / "seeds" / f"{law.name}.txt"
+    if not page.exists():
+        pytest.skip("needs the published pages of the laws")
+    text = page.read_text()
+    facts = dict(re.findall(r"^(Agent|Model|Best R²|Mean R²|Min R²|Runs): (.*)$", text, re.MULTILINE))
+    s = law.source
+    assert [s.agent, s.model, s.runs] == [facts["Agent"], facts["Model"], int(facts["Runs"])]
+    assert [s.r2_best, s.r2_mean, s.r2_min] == [float(facts[f"{name} R²"]) for name in ("Best", "Mean", "Min")]
+    assert s.task == text.splitlines()[2]
 
 
 NUMBERS = st.one_of(
