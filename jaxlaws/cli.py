@@ -227,7 +227,7 @@ def _show(args: argparse.Namespace) -> None:
         return _print_json({"name": law.name, **_about(law), "groups": groups})
     (output,) = variables(law.outputs)
     print(f"{law.name}: {law.title}\n\n{output.name} = {law.formula}\n")
-    rows = [
+    inputs = [
         (
             ", ".join((v.name, *v.aliases)),
             v.description,
@@ -237,18 +237,23 @@ def _show(args: argparse.Namespace) -> None:
         )
         for v in variables(law.inputs)
     ]
-    _print_table(("input", "what", "unit", "fitted on", "taken at least as"), rows)
+    _print_table(("input", "what", "unit", "fitted on", "taken at least as"), inputs)
+    print()
     _print_table(("output", "what", "unit"), [(", ".join(law.output_columns), output.description, output.unit)])
+    print()
     _print_table(("coefficient", "what", "unit"), [(v.name, v.description, v.unit) for v in variables(law.coefs)])
-    shared = [v.name for v in variables(law.coefs)]
-    if all(not v.shape for v in variables(law.coefs)):
-        _print_table(("group", *shared), [(name, *map(str, c.values())) for name, c in groups.items()])
-    else:
+    print()
+    if any(v.shape for v in variables(law.coefs)):
         for name, coefs in groups.items():
-            print(f"{name}")
+            print(f"group {name}")
             for field, value in coefs.items():
-                print(f"  {field} = {np.array2string(np.asarray(value), prefix=f'  {field} = ', max_line_width=120)}")
+                start = f"  {field} = "
+                print(start + np.array2string(np.asarray(value), prefix=start, max_line_width=120))
             print()
+    else:
+        names = [v.name for v in variables(law.coefs)]
+        _print_table(("group", *names), [(name, *map(str, coefs.values())) for name, coefs in groups.items()])
+        print()
     for key, value in dataclasses.asdict(law.source).items():
         if value not in ("", None):
             print(f"{key:9} {value}")

@@ -53,7 +53,7 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 
 LAW = Law(
-    title="loss of a model trained on repeated data, from its size, tokens and distinct tokens",
+    title="loss on repeated data",
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,

@@ -119,7 +119,7 @@ GROUPS = {  # parameters of the model: intercept, coef_linear, coef_log
 # fmt: on
 
 LAW = Law(
-    title="losses on five domains, from their shares in the training data",
+    title="losses on five domains",
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,

@@ -47,7 +47,7 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 
 LAW = Law(
-    title="loss of a mixture-of-experts model, from its dense size and its experts",
+    title="loss of a mixture of experts",
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,

@@ -55,7 +55,7 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 ALPHA, BETA = 0.25125, 0.513333333333
 
 LAW = Law(
-    title="loss of a model with parallel streams, from its size and their number",
+    title="loss with parallel streams",
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,

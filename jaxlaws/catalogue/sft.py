@@ -35,7 +35,7 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 
 LAW = Law(
-    title="loss after supervised fine-tuning, from the number of examples",
+    title="loss after fine-tuning",
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
