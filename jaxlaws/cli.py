@@ -17,7 +17,7 @@ import numpy as np
 import jaxlaws
 from jaxlaws import tables
 from jaxlaws.catalogue import laws
-from jaxlaws.law import Law, UnknownNameError, as_dict, variables
+from jaxlaws.law import Law, UnknownNameError, Var, as_dict, variables
 from jaxlaws.scores import evaluate
 from jaxlaws.tables import DataError, Outside
 
@@ -229,7 +229,7 @@ def _show(args: argparse.Namespace) -> None:
     print(f"{law.name}: {law.title}\n\n{output.name} = {law.formula}\n")
     inputs = [
         (
-            ", ".join((v.name, *v.aliases)),
+            _names(law, v),
             v.description,
             v.unit,
             _range(v.range),
@@ -239,7 +239,7 @@ def _show(args: argparse.Namespace) -> None:
     ]
     _print_table(("input", "what", "unit", "fitted on", "taken at least as"), inputs)
     print()
-    _print_table(("output", "what", "unit"), [(", ".join(law.output_columns), output.description, output.unit)])
+    _print_table(("output", "what", "unit"), [(_names(law, output), output.description, output.unit)])
     print()
     _print_table(("coefficient", "what", "unit"), [(v.name, v.description, v.unit) for v in variables(law.coefs)])
     print()
@@ -248,7 +248,7 @@ def _show(args: argparse.Namespace) -> None:
             print(f"group {name}")
             for field, value in coefs.items():
                 start = f"  {field} = "
-                print(start + np.array2string(np.asarray(value), prefix=start, max_line_width=120))
+                print(start + np.array2string(np.asarray(value), prefix=start, max_line_width=200, floatmode="unique"))
             print()
     else:
         names = [v.name for v in variables(law.coefs)]
@@ -257,6 +257,12 @@ def _show(args: argparse.Namespace) -> None:
     for key, value in dataclasses.asdict(law.source).items():
         if value not in ("", None):
             print(f"{key:9} {value}")
+
+
+def _names(law: Law, v: Var) -> str:
+    """How a table may call an input or an output."""
+    columns = v.column_names(law.sizes)
+    return f"{v.name} ({columns[0]} to {columns[-1]})" if v.shape else ", ".join((v.name, *v.aliases))
 
 
 def _about(law: Law) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import re
 import jax
 import numpy as np
 import pytest
+from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from conftest import SHARED
 from sampling import columns
 
 import jaxlaws as jl
