@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from jaxlaws.law import Law, UnknownNameError, stack, variables
 
-__all__ = ["arguments", "by_name", "group_ids", "number", "precision"]
+__all__ = ["arguments", "beyond_setting", "by_name", "group_ids", "number"]
 
 
 def arguments(
@@ -27,7 +28,7 @@ def arguments(
     ws = None if weights is None else number(weights, "weights")
 
     dtype = _dtype(given.values(), xs.values(), cs.values(), ws)
-    with precision(dtype):
+    with jax.enable_x64(True) if beyond_setting(dtype) else contextlib.nullcontext():
         arrays = (
             type(coefs)(**{name: _cast(c, dtype) for name, c in cs.items()}),
             ids,
@@ -38,15 +39,15 @@ def arguments(
     return arrays, dtype
 
 
-def precision(dtype: Any) -> contextlib.AbstractContextManager[Any]:
-    """Where JAX computes in `dtype`: float64 is switched on for the while, whatever the caller's setting."""
-    narrow = jax.dtypes.canonicalize_dtype(np.float64) != np.float64
-    switch: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    return jax.enable_x64(True) if narrow and dtype == np.float64 else switch
+def beyond_setting(dtype: Any) -> bool:
+    """Whether JAX is set to 32 bits and `dtype` is float64, so that it must be switched for the while."""
+    return bool(dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64)
 
 
 def by_name(law: Law, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs by their proper names."""
+    if not isinstance(law, Law):
+        raise TypeError(f"a law such as jl.laws['parallel'] is needed, not {law!r}")
     if isinstance(inputs, law.inputs):
         if named:
             raise TypeError(f"{law.name}: give the inputs as a record or by name, not both")
@@ -54,16 +55,19 @@ def by_name(law: Law, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
     given = {**(inputs or {}), **named} if inputs is None or isinstance(inputs, Mapping) else None
     if given is None:
         raise TypeError(f"{law.name}: inputs must be a record or a dict, not {type(inputs).__name__}")
-    found = {}
+    known = {name: v.name for v in variables(law.inputs) for name in (v.name, *v.aliases)}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else _takes(law)
+            raise TypeError(f"{law.name}: unknown input {name!r}{hint}")
+        if known[name] in found:
+            raise TypeError(f"{law.name}: input {known[name]!r} is given twice, once as {name!r}")
+        found[known[name]] = value
     for v in variables(law.inputs):
-        names = [name for name in (v.name, *v.aliases) if name in given]
-        if not names:
+        if v.name not in found:
             raise TypeError(f"{law.name}: input {v.name!r} ({v.description}) is missing{_takes(law)}")
-        if len(names) > 1:
-            raise TypeError(f"{law.name}: {' and '.join(map(repr, names))} are the same input")
-        found[v.name] = given.pop(names[0])
-    if given:
-        raise TypeError(f"{law.name}: unknown input {next(iter(given))!r}{_takes(law)}")
     return found
 
 

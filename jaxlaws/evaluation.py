@@ -13,7 +13,8 @@ Arguments common to all verbs:
         that broadcast as in NumPy. A vector input has its own axis last.
     weights: For laws with several outputs, the weights that make one number of them; by default their mean.
 
-The dtype of the inputs is kept: float64 arrays give float64 results also where JAX is set to 32 bits. Integers, Python
+The dtype of the inputs is kept, and float64 arrays give float64 results whatever JAX is set to: JAX arrays where it is
+set to 64 bits, and read-only NumPy arrays where it is set to 32 and has no float64 arrays of its own. Integers, Python
 numbers and lists have no dtype of their own and take that of the others, or JAX's default.
 
 Errors: TypeError for a missing, unknown or non-numeric input, ValueError for a wrong shape, UnknownNameError for an
@@ -30,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlaws.arguments import arguments, by_name, number, precision
+from jaxlaws.arguments import arguments, beyond_setting, by_name, number
 from jaxlaws.columns import in_blocks
 from jaxlaws.law import Law, Var, variables
 
@@ -283,8 +284,12 @@ def _call(
     law: Law, verb: Callable[..., Any], group: Any, inputs: Any, named: Mapping[str, Any], weights: Any = None
 ) -> Any:
     arrays, dtype = arguments(law, group, inputs, named, weights)
-    with precision(dtype):
+    if not beyond_setting(dtype):
         return _compiled(verb, law, *arrays)
+    with jax.enable_x64(True):
+        found = _compiled(verb, law, *arrays)
+    # JAX at 32 bits cannot go on with a float64 array; NumPy can.
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf), found)
 
 
 # Several verbs at once, for the columns of a table.

@@ -55,7 +55,7 @@ class UnknownNameError(KeyError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str]):
         known = list(known)
-        near = difflib.get_close_matches(str(name), known, n=3)
+        near = difflib.get_close_matches(str(name), known, n=3) or [k for k in known if name and str(name) in k][:3]
         if near:
             hint = "did you mean " + " or ".join(map(repr, near)) + "?"
         elif len(known) <= 12:

@@ -57,6 +57,11 @@ def test_float64_in_float64_out_whatever_jax_is_set_to():
     with jax.enable_x64(True):
         again = PARALLEL("pile", num_params=x, parallel_size=2)
     assert np.array_equal(found, again)
+    assert isinstance(again, jax.Array)
+    assert isinstance(found, np.ndarray), "32-bit JAX has no float64 arrays to compute with"
+    assert found.argmin() == 4
+    assert (found - found.min()).dtype == np.mean(found).dtype == np.float64
+    assert isinstance(jl.gradient(PARALLEL, "pile", num_params=x, parallel_size=2).num_params, np.ndarray)
     assert PARALLEL("pile", num_params=[1e9], parallel_size=2).dtype == np.float32
     assert PARALLEL("pile", num_params=np.float32(1e9), parallel_size=np.int64(2)).dtype == np.float32
     assert PARALLEL("pile", num_params=np.float32(1e9), parallel_size=np.float64(2)).dtype == np.float64
@@ -110,7 +115,7 @@ def test_inputs_by_name_alias_record_and_dict_agree():
     [
         (lambda: PARALLEL("pile", num_params=1e9), TypeError, "'parallel_size' .parallel streams. is missing"),
         (lambda: PARALLEL("pile", num_params=1, parallel_size=1, tokens=1), TypeError, "unknown input 'tokens'"),
-        (lambda: PARALLEL("pile", num_params=1, n=1, p=1), TypeError, "'num_params' and 'n' are the same"),
+        (lambda: PARALLEL("pile", num_params=1, n=1, p=1), TypeError, "'num_params' is given twice, once as 'n'"),
         (lambda: PARALLEL("pile", num_params="1e9", p=1), TypeError, "num_params must hold numbers"),
         (lambda: PARALLEL("pile", num_params=[None], p=1), TypeError, "num_params must hold numbers"),
         (lambda: PARALLEL("pile", num_params=True, p=1), TypeError, "num_params must hold numbers, not bool"),
@@ -129,6 +134,13 @@ def test_inputs_by_name_alias_record_and_dict_agree():
         (lambda: PARALLEL("pille", n=1, p=1), jl.UnknownNameError, "'pille'; did you mean 'pile'"),
         (lambda: PARALLEL(["pile", "x"], n=1, p=1), jl.UnknownNameError, "'x'; known: 'pile', 'stack'"),
         (lambda: SFT("gpt2 flan", sft_data_size=1), jl.UnknownNameError, r"""did you mean "\('gpt2', 'flan'\)"""),
+        (lambda: SFT("gpt2", sft_data_size=1), jl.UnknownNameError, r"""did you mean "\('gpt2', 'flan'\)\""""),
+        (lambda: PARALLEL("pile", num_param=1, p=1), TypeError, "unknown input 'num_param'; did you mean 'num_params'"),
+        (
+            lambda: jl.gradient("parallel", "pile", n=1, p=1),
+            TypeError,
+            r"a law such as jl.laws\['parallel'\] is needed",
+        ),
         (lambda: SFT("?", sft_data_size=1), jl.UnknownNameError, "42 are known, from"),
         (lambda: PARALLEL(2, n=1, p=1), IndexError, "group id 2 is not in 0 to 1"),
         (lambda: PARALLEL([0, -1], n=1, p=1), IndexError, "group id -1"),
