@@ -27,12 +27,13 @@ from jaxlaws.law import (
     variables,
 )
 from jaxlaws.scores import Scores, evaluate
-from jaxlaws.tables import DataError, gradient_table, predict_table
+from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_table
 
 __all__ = [
     "DataError",
     "Law",
     "Matrix",
+    "RangeWarning",
     "Scalar",
     "Scores",
     "Source",

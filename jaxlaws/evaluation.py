@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 
-def predict(law: Law, group: Any, inputs: Any = None, /, **named: Any) -> jax.Array:
+def predict(law: Law, group: Any, inputs: Any = None, /, **named: Any) -> jax.Array | np.ndarray:
     """The output of a law, for any number of configurations. Usually spelled `law(group, ...)`.
 
     Args:
@@ -68,7 +68,7 @@ def predict(law: Law, group: Any, inputs: Any = None, /, **named: Any) -> jax.Ar
         >>> print(law(["pile", "stack"], num_params=1e9, parallel_size=8))
         [1.9482... 1.0743...]
     """
-    outputs: jax.Array = _call(law, _value, group, inputs, named)
+    outputs: jax.Array | np.ndarray = _call(law, _value, group, inputs, named)
     return outputs
 
 
@@ -97,7 +97,7 @@ def gradient(law: Law, group: Any, inputs: Any = None, /, *, weights: Any = None
 
 def value_and_gradient(
     law: Law, group: Any, inputs: Any = None, /, *, weights: Any = None, **named: Any
-) -> tuple[jax.Array, Any]:
+) -> tuple[jax.Array | np.ndarray, Any]:
     """The output of a law and its [`gradient`][jaxlaws.gradient], computed together.
 
     Args:

@@ -300,7 +300,7 @@ class Law:
         """The columns of a table that hold the outputs."""
         return tuple(name for v in variables(self.outputs) for name in v.column_names(self.sizes))
 
-    def __call__(self, group: Any, inputs: Any = None, /, **named: Any) -> jax.Array:
+    def __call__(self, group: Any, inputs: Any = None, /, **named: Any) -> jax.Array | np.ndarray:
         """Predict: see [`predict`][jaxlaws.predict].
 
         Example:

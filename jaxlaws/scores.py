@@ -12,7 +12,7 @@ from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law
 from jaxlaws.tables import DataError, as_frame, missing, numbers, read
 
-__all__ = ["Scores", "evaluate"]
+__all__ = ["Scores", "Tally", "evaluate"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,38 +56,57 @@ def evaluate(law: Law, group: Any, table: Any) -> Scores:
         >>> round(scores.r2, 4)
         0.9913
     """
-    frame = as_frame(table)
-    if not len(frame):
-        raise DataError("the table has no rows")
-    rows = read(law, frame, group, dtype=np.float64)
-    for column in law.output_columns:
-        if column not in frame.columns:
-            raise missing(frame.columns, column)
-    measured = np.stack([numbers(frame, column, 0) for column in law.output_columns], axis=-1).astype(np.float64)
-    (predicted,) = tabulate(law, ("value",), rows.group, rows.inputs, rows.count)
-    return score(predicted.reshape(measured.shape), measured, law.output_columns)
+    tally = Tally(law)
+    tally.add(as_frame(table), group)
+    return tally.scores()
 
 
-def score(predicted: np.ndarray, measured: np.ndarray, names: tuple[str, ...]) -> Scores:
-    """The scores of predictions of shape (rows, outputs)."""
-    error = predicted - measured
-    deviation = measured - measured.mean(axis=0)
-    nmse = _ratio((error**2).mean(axis=0), (deviation**2).mean(axis=0))
-    nmae = _ratio(np.abs(error).mean(axis=0), np.abs(deviation).mean(axis=0))
-    per_output = {
-        name: {"r2": 1 - float(mse), "nmse": float(mse), "nmae": float(mae)}
-        for name, mse, mae in zip(names, nmse, nmae, strict=True)
-    }
-    return Scores(
-        r2=1 - float(nmse.mean()),
-        nmse=float(nmse.mean()),
-        nmae=float(nmae.mean()),
-        rows=len(measured),
-        outputs=per_output,
-    )
+class Tally:
+    """The errors of a law on a table, added up over batches of it."""
+
+    def __init__(self, law: Law):
+        self._law = law
+        self._squared = self._absolute = np.zeros(len(law.output_columns))
+        self._measured: list[np.ndarray] = []
+
+    def add(self, frame: Any, group: Any, first_row: int = 0) -> int:
+        """Add the rows of a table, and return how many they are."""
+        law = self._law
+        for column in law.output_columns:
+            if column not in frame.columns:
+                raise missing(frame.columns, column)
+        rows = read(law, frame, group, dtype=np.float64, first_row=first_row)
+        columns = [numbers(frame, column, first_row) for column in law.output_columns]
+        measured = np.stack(columns, axis=-1).astype(np.float64, copy=False)
+        (predicted,) = tabulate(law, ("value",), rows.group, rows.inputs, rows.count)
+        error = predicted.reshape(measured.shape) - measured
+        self._squared = self._squared + (error**2).sum(axis=0)
+        self._absolute = self._absolute + np.abs(error).sum(axis=0)
+        self._measured.append(measured)
+        return rows.count
+
+    def scores(self) -> Scores:
+        """The scores of all rows added."""
+        measured = np.concatenate(self._measured) if self._measured else np.zeros((0, 1))
+        if not len(measured):
+            raise DataError("the table has no rows")
+        deviation = measured - measured.mean(axis=0)
+        nmse = _ratio(self._squared, (deviation**2).sum(axis=0), len(measured))
+        nmae = _ratio(self._absolute, np.abs(deviation).sum(axis=0), len(measured))
+        per_output = {
+            name: {"r2": 1 - float(mse), "nmse": float(mse), "nmae": float(mae)}
+            for name, mse, mae in zip(self._law.output_columns, nmse, nmae, strict=True)
+        }
+        return Scores(
+            r2=1 - float(nmse.mean()),
+            nmse=float(nmse.mean()),
+            nmae=float(nmae.mean()),
+            rows=len(measured),
+            outputs=per_output,
+        )
 
 
-def _ratio(error: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    # SLDBench counts a spread of 1e-9 or less as none.
-    ratio: np.ndarray = np.divide(error, spread, out=np.full_like(error, np.inf), where=spread > 1e-9)
+def _ratio(error: np.ndarray, spread: np.ndarray, rows: int) -> np.ndarray:
+    # SLDBench counts a mean spread of 1e-9 or less as none.
+    ratio: np.ndarray = np.divide(error, spread, out=np.full_like(error, np.inf), where=spread / rows > 1e-9)
     return ratio

@@ -8,18 +8,21 @@ table holds them contiguously as floats. Everything is checked before anything i
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import narwhals as nw
 import numpy as np
+from narwhals.exceptions import DuplicateError
 
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, UnknownNameError, Var, variables
 
-__all__ = ["DataError", "Outside", "gradient_table", "predict_table"]
+__all__ = ["DataError", "Outside", "RangeWarning", "gradient_table", "predict_table"]
 
 Frame = nw.DataFrame[Any]
 
@@ -30,6 +33,10 @@ class DataError(ValueError):
     """A table that cannot be used; the message names the column and the rows."""
 
 
+class RangeWarning(UserWarning):
+    """Rows of a table lie outside the range that a law was fitted on; the message counts them."""
+
+
 def predict_table(
     law: Law,
     table: Any,
@@ -38,6 +45,7 @@ def predict_table(
     gradients: bool = False,
     weights: Any = None,
     dtype: Any = None,
+    strict: bool = False,
 ) -> Any:
     """A table with the predictions of a law as new columns.
 
@@ -50,29 +58,38 @@ def predict_table(
         gradients: Also add the derivatives with respect to the inputs, as columns `d_loss_d_num_params`.
         weights: For the derivatives of laws with several outputs: the weights of these; by default their mean.
         dtype: What to compute in; by default float32 where all inputs are, else float64.
+        strict: Make inputs outside the range that the law was fitted on an error, in place of a warning.
 
     Returns:
         A table of the same kind with the columns it had, and one per output, named as in `law.output_columns`, or
         `predicted_loss` where the table has a column `loss` already.
 
     Raises:
-        DataError: A column is missing, holds no numbers, or holds values that the law is not defined at.
+        DataError: A column is missing, holds no numbers, or holds values that the law is not defined at. Rows are
+            counted from 0.
         UnknownNameError: `group` is neither a group nor a column.
+
+    Warns:
+        RangeWarning: Rows lie outside the range that the law was fitted on.
 
     Example:
         >>> import jaxlaws as jl
-        >>> runs = {"num_params": [1e9, 2e9], "parallel_size": [1, 8], "group": ["pile", "stack"]}
+        >>> runs = {"num_params": [1e9, 2e9], "parallel_size": [1, 4], "group": ["pile", "stack"]}
         >>> jl.predict_table(jl.laws["parallel"], runs)["loss"]
-        array([2.0149..., 1.0257...])
+        array([2.0149..., 1.0350...])
     """
-    frame = as_frame(table)
-    rows = read(law, frame, group, dtype=dtype)
-    new = results(law, rows, ("value", "gradient") if gradients else ("value",), frame.columns, weights)
-    return _with(table, frame, new)
+    return _extended(law, table, group, ("value", "gradient") if gradients else ("value",), weights, dtype, strict)
 
 
 def gradient_table(
-    law: Law, table: Any, group: Any = None, *, elasticity: bool = False, weights: Any = None, dtype: Any = None
+    law: Law,
+    table: Any,
+    group: Any = None,
+    *,
+    elasticity: bool = False,
+    weights: Any = None,
+    dtype: Any = None,
+    strict: bool = False,
 ) -> Any:
     """A table with the derivatives of a law with respect to its inputs as new columns.
 
@@ -84,13 +101,18 @@ def gradient_table(
             derivatives in columns `d_loss_d_num_params`.
         weights: For laws with several outputs: the weights of these; by default their mean.
         dtype: What to compute in; by default float32 where all inputs are, else float64.
+        strict: Make inputs outside the range that the law was fitted on an error, in place of a warning.
 
     Returns:
         A table of the same kind with the columns it had and the new ones.
 
     Raises:
-        DataError: A column is missing, holds no numbers, or holds values that the law is not defined at.
+        DataError: A column is missing, holds no numbers, or holds values that the law is not defined at. Rows are
+            counted from 0.
         UnknownNameError: `group` is neither a group nor a column.
+
+    Warns:
+        RangeWarning: Rows lie outside the range that the law was fitted on.
 
     Example:
         >>> import jaxlaws as jl
@@ -98,10 +120,23 @@ def gradient_table(
         >>> table["elasticity_sft_data_size"]
         array([-0.09034899])
     """
+    return _extended(law, table, group, ("elasticity" if elasticity else "gradient",), weights, dtype, strict)
+
+
+def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights: Any, dtype: Any, strict: bool) -> Any:
     frame = as_frame(table)
     rows = read(law, frame, group, dtype=dtype)
-    new = results(law, rows, ("elasticity" if elasticity else "gradient",), frame.columns, weights)
-    return _with(table, frame, new)
+    outside = Outside(law)
+    outside.add(rows)
+    if outside.rows and strict:
+        raise DataError(str(outside))
+    if outside.rows:
+        warnings.warn(str(outside), RangeWarning, stacklevel=3)
+    new = results(law, rows, verbs, frame.columns, weights)
+    if isinstance(table, Mapping):
+        return {**table, **new}
+    series = [nw.new_series(name, values, backend=frame.implementation) for name, values in new.items()]
+    return frame.with_columns(*series).to_native()
 
 
 # What the command line shares with the functions above.
@@ -123,23 +158,16 @@ def as_frame(table: Any) -> Frame:
         if isinstance(table, Mapping):
             return nw.from_dict({name: _host(column) for name, column in table.items()}, backend="pyarrow")
         return nw.from_native(table, eager_only=True)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, DuplicateError) as error:
         kind = f"{type(table).__module__}.{type(table).__name__}"
-        hint = "; collect it first" if "Lazy" in kind else ""
-        raise DataError(
-            f"not a table: {kind} (pandas, polars, Arrow and dicts of columns are){hint}: {error}"
-        ) from None
+        if "Lazy" in kind:
+            raise DataError(f"{kind} is lazy; collect it first") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"not a table of columns with different names and one length: {kind}: {reason}") from None
 
 
 def _host(column: Any) -> Any:
     return column if isinstance(column, list) else np.asarray(column)
-
-
-def _with(table: Any, frame: Frame, new: Mapping[str, np.ndarray]) -> Any:
-    if isinstance(table, Mapping):
-        return {**table, **new}
-    series = [nw.new_series(name, values, backend=frame.implementation) for name, values in new.items()]
-    return frame.with_columns(*series).to_native()
 
 
 def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_row: int = 0) -> Rows:
@@ -199,22 +227,31 @@ def results(
         new.update(zip(names, np.ascontiguousarray(values.T), strict=True))
     clash = [name for name in new if name in taken]
     if clash:
-        raise DataError(f"the table has a column {clash[0]!r} already")
+        raise DataError(f"the table has a column {clash[0]!r} already; rename or drop it")
     return new
 
 
 def _find(frame: Frame, v: Var, column: str) -> str:
-    for name in (column, *v.aliases):
-        if name in frame.columns:
-            return name
-    raise missing(frame.columns, column, v.aliases)
+    if column in frame.columns:
+        return column
+    found = [alias for alias in v.aliases if alias in frame.columns]
+    if not found:
+        raise missing(frame.columns, column, v.aliases)
+    if len(found) > 1:
+        raise DataError(f"columns {found[0]!r} and {found[1]!r} are both names of {column!r}; rename one")
+    return found[0]
 
 
 def missing(columns: Sequence[str], column: str, aliases: Sequence[str] = ()) -> DataError:
     """The error for a column that a table with these columns does not have."""
-    has = ", ".join(map(repr, columns[:20])) + (", ..." if len(columns) > 20 else "")
     other = f" (nor {', '.join(map(repr, aliases))})" if aliases else ""
-    return DataError(f"no column {column!r}{other}; the table has {has or 'no columns'}")
+    folded = {name.strip().casefold().replace(" ", "_"): name for name in columns}
+    near = [folded[name] for name in difflib.get_close_matches(column.casefold(), folded, n=1)]
+    has = ", ".join(map(repr, columns[:20])) + (", ..." if len(columns) > 20 else "")
+    hint = f"; did you mean {near[0]!r}?" if near else f"; the table has {has or 'no columns'}"
+    if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in columns[0]]):
+        hint = f"; the columns seem to be separated by {marks[0]!r}, where a comma is needed"
+    return DataError(f"no column {column!r}{other}{hint}")
 
 
 def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
@@ -225,7 +262,9 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
         if len(law.groups) == 1:
             return next(iter(law.groups))
         known = ", ".join(map(repr, list(law.groups)[:4])) + (", ..." if len(law.groups) > 4 else "")
-        raise DataError(f"{law.name} has {len(law.groups)} groups and the table no column 'group': name one of {known}")
+        raise DataError(
+            f"{law.name} has {len(law.groups)} groups, and the table no column 'group': name a group, such as {known}"
+        )
     if isinstance(group, str) and group not in law.groups:
         if group in frame.columns:
             return _ids(law, frame[group], first_row)
@@ -237,7 +276,7 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
 
 def _ids(law: Law, names: nw.Series[Any], first_row: int) -> np.ndarray:
     """The position in `law.groups` of each row's group."""
-    if names.dtype in (nw.Categorical, nw.Enum):
+    if names.dtype in (nw.Categorical, nw.Enum, nw.String):  # Arrow has several kinds of strings
         names = names.cast(nw.String)
     if names.null_count():
         raise DataError(f"column {names.name!r} has no value: {_which(names.is_null().to_numpy(), first_row)}")
@@ -299,5 +338,5 @@ class Outside:
             f"{column} in {count:,} (fitted on {ranges[column][0]:g} to {ranges[column][1]:g})"
             for column, count in self.columns.items()
         ]
-        text = f"{self.rows:,} of {self.of:,} rows lie outside the range that {self.law.name} was fitted on: "
+        text = f"{self.rows:,} of {self.of:,} rows outside the range that {self.law.name} was fitted on: "
         return text + ", ".join(parts)

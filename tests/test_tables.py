@@ -17,7 +17,8 @@ from sampling import columns
 import jaxlaws as jl
 from jaxlaws import tables
 from jaxlaws.columns import from_columns
-from jaxlaws.scores import score
+
+pytestmark = pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")  # few mixtures lie in the box fitted on
 
 PARALLEL = jl.laws["parallel"]
 MIXTURE = jl.laws["domain_mixture"]
@@ -88,6 +89,41 @@ def test_groups_may_be_categories_or_any_text(make):
     np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, encoded), "loss"), expected)
     enum = pl.DataFrame(data).with_columns(group=pl.Series(groups, dtype=pl.Enum(["stack", "pile"])))
     np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, enum), "loss"), expected)
+
+
+def test_arrow_has_several_kinds_of_strings():
+    groups = pa.array(["stack", "pile"])
+    expected = jl.predict_table(PARALLEL, {"n": [1e9] * 2, "p": [1, 2], "group": groups.to_pylist()})["loss"]
+    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.large_string())):
+        table = pa.table({"n": [1e9] * 2, "p": [1, 2], "group": groups.cast(kind)})
+        np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, table), "loss"), expected)
+    chunked = pa.chunked_array([groups[:1], groups[1:]])
+    table = pa.table({"n": pa.chunked_array([[1e9], [1e9]]), "p": [1, 2], "group": chunked})
+    np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, table), "loss"), expected)
+
+
+def test_extrapolation_is_warned_of_or_refused():
+    table = {"n": [1e9, 1e12], "p": [2, 2]}
+    words = "1 of 2 rows outside the range that parallel was fitted on: num_params in 1"
+    with pytest.warns(jl.RangeWarning, match=words) as caught:
+        jl.predict_table(PARALLEL, table, "pile")
+    assert caught[0].filename == __file__
+    with pytest.raises(jl.DataError, match=words):
+        jl.predict_table(PARALLEL, table, "pile", strict=True)
+    with pytest.raises(jl.DataError, match=words):
+        jl.gradient_table(PARALLEL, table, "pile", strict=True)
+
+
+def test_names_that_almost_fit_are_told():
+    def message(*names):
+        with pytest.raises(jl.DataError) as error:
+            jl.predict_table(PARALLEL, {name: [1e9] for name in names}, "pile")
+        return str(error.value)
+
+    assert message("Num Params", "p").endswith("did you mean 'Num Params'?")
+    assert message(" num_params", "p").endswith("did you mean ' num_params'?")
+    assert message("num_params;parallel_size").endswith("separated by ';', where a comma is needed")
+    assert message("n_params", "n", "p") == "columns 'n_params' and 'n' are both names of 'num_params'; rename one"
 
 
 def test_a_pandas_index_is_kept():
@@ -191,7 +227,10 @@ BAD = {
     "group": ({"n": [1e9] * 3, "p": [1] * 3, "group": ["pile", "pil", "pil"]}, r"'group', rows 1, 2: unknown .*'pile'"),
     "null group": ({"n": [1e9] * 2, "p": [1] * 2, "group": [None, "pile"]}, r"column 'group' has no value: row 0"),
     "number as group": ({"n": [1e9], "p": [1], "group": [1]}, r"'group' must hold names of groups; it holds Int64"),
-    "no group": ({"n": [1e9], "p": [1]}, r"parallel has 2 groups and the table no column 'group': name one of 'pile'"),
+    "no group": (
+        {"n": [1e9], "p": [1]},
+        r"parallel has 2 groups, and the table no column 'group': name a group, such as 'pile'",
+    ),
     "lengths": ({"n": [1e9, 2e9], "p": [1]}, r"not a table"),
 }
 
@@ -237,9 +276,9 @@ def test_an_input_without_a_floor_must_be_positive():
 
 
 def test_what_is_no_table_and_what_is_no_group():
-    with pytest.raises(jl.DataError, match=r"not a table: builtins\.int"):
+    with pytest.raises(jl.DataError, match=r"not a table of columns .*: builtins\.int"):
         jl.predict_table(PARALLEL, 3)
-    with pytest.raises(jl.DataError, match="collect it first"):
+    with pytest.raises(jl.DataError, match="is lazy; collect it first"):
         jl.predict_table(PARALLEL, pl.LazyFrame({"n": [1e9]}), "pile")
     with pytest.raises(jl.UnknownNameError, match=r"group of parallel, or column, 'pil'"):
         jl.predict_table(PARALLEL, {"n": [1e9], "p": [1]}, "pil")
@@ -274,7 +313,7 @@ def test_rows_outside_the_fitted_range_are_counted():
         outside.add(tables.read(PARALLEL, frame, "pile"))
     assert (outside.rows, outside.of) == (4, 6)
     assert str(outside) == (
-        "4 of 6 rows lie outside the range that parallel was fitted on: "
+        "4 of 6 rows outside the range that parallel was fitted on: "
         "num_params in 3 (fitted on 5.35813e+08 to 4.38385e+09), parallel_size in 2 (fitted on 1 to 4)"
     )
 
@@ -304,16 +343,31 @@ def test_scores_of_real_runs(law, runs, source):
     assert scores.r2 > 0.93
 
 
-def test_scores_are_those_of_sldbench():
-    predicted = np.array([[1.0, 2.0], [2.0, 2.0], [4.0, 5.0]])
-    measured = np.array([[1.0, 1.0], [3.0, 2.0], [5.0, 6.0]])
-    scores = score(predicted, measured, ("a", "b"))
-    assert scores.outputs["a"] == pytest.approx({"nmse": 2 / 8, "r2": 1 - 2 / 8, "nmae": (2 / 3) / (4 / 3)})
-    assert scores.outputs["b"] == pytest.approx({"nmse": 2 / 14, "r2": 1 - 2 / 14, "nmae": (2 / 3) / 2})
-    assert scores.r2 == pytest.approx((scores.outputs["a"]["r2"] + scores.outputs["b"]["r2"]) / 2)
-    constant = score(predicted, np.ones((3, 2)), ("a", "b"))
-    assert constant.nmse == np.inf
-    assert constant.r2 == -np.inf
+@pytest.mark.parametrize("name", ["parallel", "domain_mixture"])
+def test_scores_are_those_of_sldbench(name):
+    law = jl.laws[name]
+    table = columns(law, 300)
+    group = list(law.groups)[-1]
+    predicted = jl.predict_table(law, table, group)
+    random = np.random.default_rng(0)
+    measured = {c: predicted[c] + random.normal(0, 0.02, 300) for c in law.output_columns}
+    nmse, nmae = [], []
+    for c in law.output_columns:
+        spread = measured[c] - np.mean(measured[c])
+        nmse.append(np.mean((predicted[c] - measured[c]) ** 2) / np.var(measured[c]))
+        nmae.append(np.mean(np.abs(predicted[c] - measured[c])) / np.mean(np.abs(spread)))
+    scores = jl.evaluate(law, group, {**table, **measured})
+    assert scores.rows == 300
+    assert scores.nmse == pytest.approx(np.mean(nmse), rel=1e-10)
+    assert scores.nmae == pytest.approx(np.mean(nmae), rel=1e-10)
+    assert scores.r2 == pytest.approx(1 - np.mean(nmse), rel=1e-10)
+    for c, mse, mae in zip(law.output_columns, nmse, nmae, strict=True):
+        assert scores.outputs[c] == pytest.approx({"r2": 1 - mse, "nmse": mse, "nmae": mae}, rel=1e-10)
+
+
+def test_scores_of_a_measurement_that_does_not_vary():
+    scores = jl.evaluate(PARALLEL, "pile", {"n": [1e9, 2e9], "p": [1, 2], "loss": [2.0, 2.0]})
+    assert (scores.nmse, scores.nmae, scores.r2) == (np.inf, np.inf, -np.inf)
 
 
 def test_evaluate_names_the_missing_output():
