@@ -7,18 +7,23 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+import narwhals as nw
 import numpy as np
 
 import jaxlaws
 from jaxlaws import tables
 from jaxlaws.catalogue import laws
 from jaxlaws.law import Law, UnknownNameError, Var, as_dict, variables
-from jaxlaws.scores import evaluate
+from jaxlaws.scores import Tally
 from jaxlaws.tables import DataError, Outside
 
 __all__ = ["main"]
@@ -40,20 +45,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for bad input.
     """
-    args = _parser().parse_args(argv)
+    status = _run(_parser().parse_args(argv))
+    if argv is None and status:
+        # At once: threads of Arrow may still be reading, and abort a process that is being taken down.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    return status
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
+        if sys.stdout is None:
+            raise DataError("standard output is closed")
         args.run(args)
         sys.stdout.flush()
-    except DataError as error:
-        return _fail(f"{_name(args.table[0])}: {error}" if "table" in args else error)
-    except UnknownNameError as error:
+    except (DataError, UnknownNameError) as error:
         return _fail(error)
     except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        return _fail(f"{_name(error.filename)}: {reason}" if error.filename else reason)
+        return _fail(f"{error.filename}: {reason}" if error.filename else reason)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -62,10 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: object) -> int:
     print(f"jaxlaws: {message}", file=sys.stderr)
     return 2
-
-
-def _name(path: object) -> str:
-    return "standard input" if path == "-" else str(path)
 
 
 # What the user types.
@@ -145,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "The table holds the inputs and the measured outputs. R2, NMSE and NMAE as in SLDBench: per output over all\n"
         "rows, averaged over outputs.",
     )
-    _table_arguments(sub)
+    _table_arguments(sub, grid=False)
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command(
@@ -164,9 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table_arguments(sub: Any) -> None:
+def _table_arguments(sub: Any, grid: bool = True) -> None:
     sub.add_argument("law", metavar="LAW")
-    sub.add_argument("table", metavar="FILE", nargs="+", help="the table, or NAME=VALUE,... per input")
+    if grid:
+        sub.add_argument("table", metavar="FILE | NAME=VALUE,...", nargs="+", help="the table, or the inputs")
+    else:
+        sub.add_argument("table", metavar="FILE", nargs=1, help="the table")
     group = sub.add_mutually_exclusive_group()
     group.add_argument("--group", metavar="G", help="group of the law to use for all rows")
     group.add_argument(
@@ -188,7 +202,7 @@ def _output_arguments(sub: Any) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
     return int(text)
 
@@ -304,54 +318,85 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     """Read a table batch by batch, add the columns of the verbs, and write it."""
     import pyarrow as pa
 
+    from jaxlaws import files
+
     law = laws[args.law]
     group = _group(law, args)
+    if args.weights is not None and "value" in verbs and len(verbs) == 1:
+        raise DataError("--weights are those of the outputs in a derivative; --gradients is missing")
     if args.weights is not None and len(args.weights) != len(law.output_columns):
-        raise DataError(f"{law.name} has {len(law.output_columns)} outputs, and there are {len(args.weights)} weights")
+        raise DataError(f"--weights: {law.name} has {len(law.output_columns)} output(s), not {len(args.weights)}")
+    form, compression = _output_format(args)
     dtype = np.float32 if args.float32 else np.float64
     outside = Outside(law)
+    others = 0  # rows of another group than the one that is used for all
     first_row = 1
-    with _open(law, args) as reader, _writer(args, reader.format) as writer, _progress(reader):
+    with (
+        _open(law, args, typed=form in ("parquet", "jsonl")) as (reader, numbers),
+        files.open_writer(args.output, form or _usual_format(reader.format), compression) as writer,
+        _attended() as reader.watch,
+    ):
         for table in reader:
-            frame = tables.as_frame(table)
+            as_numbers = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
+            frame = tables.as_frame(as_numbers)
             rows = tables.read(law, frame, group, dtype=dtype, first_row=first_row)
             outside.add(rows)
             if args.strict and outside.rows:
                 raise DataError(str(outside))
+            if args.group is not None and "group" in frame.columns:
+                others += int((frame["group"].cast(nw.String) != args.group).sum())
+            if form in ("parquet", "jsonl"):
+                table = as_numbers
             for name, values in tables.results(law, rows, verbs, frame.columns, args.weights).items():
                 table = table.append_column(name, pa.array(values))
             writer.write(table)
             first_row += rows.count
         if first_row == 1:
             raise DataError("the table has no rows")
+    if others:
+        _warn(f"{args.group!r} was used for all rows, and {others:,} have another group in column 'group'")
     if outside.rows:
-        print(f"jaxlaws: warning: {outside}", file=sys.stderr)
+        _warn(outside)
+
+
+def _warn(message: object) -> None:
+    print(f"jaxlaws: warning: {message}", file=sys.stderr)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    import pyarrow as pa
+    from jaxlaws import files
 
     law = laws[args.law]
     group = _group(law, args)
-    with _open(law, args, law.output_columns) as reader:
-        table = pa.concat_tables([reader.schema.empty_table(), *reader])
-    scores = evaluate(law, group, table)
+    tally = Tally(law)
+    first_row = 1
+    only = [args.group_column or "group"]
+    with _open(law, args, law.output_columns, only=only) as (reader, numbers), _attended() as reader.watch:
+        for table in reader:
+            table = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
+            first_row += tally.add(tables.as_frame(table), group, first_row)
+        scores = tally.scores()
     if args.json:
         return _print_json(dataclasses.asdict(scores))
-    rows = (
-        [("all", *(f"{getattr(scores, key):.6f}" for key in ("r2", "nmse", "nmae")))] if len(scores.outputs) > 1 else []
-    )
-    rows = [(name, *(f"{x:.6f}" for x in s.values())) for name, s in scores.outputs.items()] + rows
+    rows = [(name, *(f"{x:.6f}" for x in s.values())) for name, s in scores.outputs.items()]
+    if len(rows) > 1:
+        rows.append(("mean", *(f"{getattr(scores, key):.6f}" for key in ("r2", "nmse", "nmae"))))
     _print_table((f"{scores.rows} rows", "R2", "NMSE", "NMAE"), rows)
 
 
 def _example(args: argparse.Namespace) -> None:
     import pyarrow as pa
 
+    from jaxlaws import files
+
     law = laws[args.law]
+    unbounded = [v.name for v in variables(law.inputs) if v.range is None and v.total is None]
+    if unbounded:
+        raise DataError(f"the range that {law.name} was fitted on is not known for {unbounded[0]}")
+    form, compression = _output_format(args)
     random = np.random.default_rng(args.seed)
     names = np.array(list(law.groups))
-    with _writer(args, "csv") as writer:
+    with files.open_writer(args.output, form or _usual_format("csv"), compression) as writer, _attended() as watch:
         for start in range(0, args.rows, 1 << 20):
             count = min(1 << 20, args.rows - start)
             columns: dict[str, Any] = {}
@@ -365,6 +410,7 @@ def _example(args: argparse.Namespace) -> None:
                 columns.update(zip(v.column_names(law.sizes), values.reshape(count, -1).T, strict=True))
             groups = pa.DictionaryArray.from_arrays(random.integers(len(names), size=count, dtype=np.int32), names)
             writer.write(pa.table({"group": groups.cast(pa.string()), **columns}))
+            watch(start + count, (start + count) / args.rows)
 
 
 # What the commands share.
@@ -384,24 +430,44 @@ def _group(law: Law, args: argparse.Namespace) -> str | None:
 
 
 @contextlib.contextmanager
-def _open(law: Law, args: argparse.Namespace, more: Sequence[str] = ()) -> Iterator[Any]:
-    """The table that the arguments name, and which may hold more columns of numbers than the inputs."""
+def _open(
+    law: Law,
+    args: argparse.Namespace,
+    more: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    typed: bool = True,
+) -> Iterator[tuple[Any, list[str]]]:
+    """The table that the arguments name, and its columns of numbers; errors in it begin with its name.
+
+    With `only`, no columns are read but those and the columns of numbers.
+    """
     from jaxlaws import files
 
     numbers = [*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), *more]
-    if any("=" in word for word in args.table):
-        grid = _grid(args.table, numbers)
-        args.table = ["inputs"]
-        opened: Any = contextlib.nullcontext(files.Reader.of(grid))
-    elif len(args.table) > 1:
-        raise DataError(f"one table at a time; {args.table[1]!r} is a second one")
+    words = args.table
+    if any("=" in word for word in words):
+        name = "inputs"
+        opened: Any = contextlib.nullcontext(files.Reader.of(_grid(words, numbers)))
+    elif len(words) > 1:
+        raise DataError(f"one table at a time; {words[1]!r} is a second one")
     else:
-        text = [args.group_column or "group"]
-        opened = files.open_reader(args.table[0], args.source, numbers=numbers, text=text)
-    with opened as reader:
-        if args.group_column is not None and args.group_column not in reader.schema.names:
-            raise tables.missing(reader.schema.names, args.group_column)
-        yield reader
+        name = "standard input" if words[0] == "-" else words[0]
+        opened = files.open_reader(
+            words[0],
+            args.source,
+            columns=None if only is None else [*numbers, *only],
+            numbers=numbers,
+            text=[args.group_column or "group"],
+            typed=typed,
+        )
+    try:
+        with opened as reader:
+            if args.group_column is not None and args.group_column not in reader.schema.names:
+                raise tables.missing(reader.schema.names, args.group_column)
+            yield reader, numbers
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _grid(words: Sequence[str], numbers: Sequence[str]) -> Any:
@@ -423,44 +489,89 @@ def _grid(words: Sequence[str], numbers: Sequence[str]) -> Any:
     return pa.table(dict(zip(axes, map(list, points), strict=True)))
 
 
-def _writer(args: argparse.Namespace, source: str) -> Any:
+def _output_format(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """The format and compression that the arguments name, if they name one."""
     from jaxlaws import files
 
+    form: str | None = "jsonl" if args.json else args.to
     compression = None
-    form = "jsonl" if args.json else args.to
     if form is None and args.output != "-":
-        form, compression = files.format_of(args.output)
-    if form is None:  # for the screen, or for a pipe: text as it came, and Parquet as CSV
-        form = "text" if sys.stdout.isatty() else "jsonl" if source == "jsonl" else "csv"
-    return files.open_writer(args.output, form, compression)
+        try:
+            form, compression = files.format_of(args.output)
+        except DataError as error:
+            raise DataError(f"{args.output}: {error}") from None
+    if form == "parquet" and args.output == "-" and sys.stdout.isatty():
+        raise DataError("Parquet is not for a terminal; write it to a file with -o FILE")
+    return form, compression
+
+
+def _usual_format(source: str) -> str:
+    """The format of standard output: for people, or for a pipe text as it came and Parquet as CSV."""
+    return "text" if sys.stdout.isatty() else "jsonl" if source == "jsonl" else "csv"
 
 
 @contextlib.contextmanager
-def _progress(reader: Any) -> Iterator[None]:
-    """A progress bar on standard error while the body runs, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield
-        return
+def _attended() -> Iterator[Callable[[int, float | None], None]]:
+    """Shows progress on a terminal while the body runs, and ends it at an interrupt.
+
+    Yields a function to call now and then with the rows done and, where it is known, the share of all.
+    """
+    interrupted = []
+
+    def interrupt(*_: Any) -> None:
+        interrupted.append(True)  # the exception may arrive where exceptions are ignored
+        raise KeyboardInterrupt
+
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, interrupt))
+        show = _progress_bar(stack) if sys.stderr is not None and sys.stderr.isatty() else None
+
+        def watch(rows: int, share: float | None) -> None:
+            if interrupted:
+                raise KeyboardInterrupt
+            if show is not None:
+                show(rows, share)
+
+        yield watch
+
+
+def _progress_bar(stack: contextlib.ExitStack) -> Callable[[int, float | None], None]:
     from rich import progress
     from rich.console import Console
 
-    columns = (
+    bar = progress.Progress(
         progress.BarColumn(),
         progress.TaskProgressColumn(),
         progress.TextColumn("{task.fields[rows]:,} rows"),
         progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, rows=0)
-        reader.watch = lambda rows, share: bar.update(
-            task, rows=rows, completed=share or 0, total=None if share is None else 1
-        )
-        yield
+    task = bar.add_task("", total=None, rows=0)
+    begun = time.monotonic()
+
+    def show(rows: int, share: float | None) -> None:
+        bar.update(task, rows=rows, completed=share or 0, total=None if share is None else 1)
+        if time.monotonic() - begun > 0.5 and not bar.live.is_started:  # short work needs no bar
+            stack.enter_context(bar)
+
+    return show
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -24,13 +25,14 @@ import pyarrow.parquet as pq
 from jaxlaws.display import print_table
 from jaxlaws.tables import DataError
 
-__all__ = ["FORMATS", "Reader", "Writer", "format_of", "open_reader", "open_writer"]
+__all__ = ["FORMATS", "Reader", "Writer", "format_of", "open_reader", "open_writer", "parsed"]
 
 FORMATS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 
 BATCH_ROWS = 1 << 20  # of a table at a time, and of a row group written
-BATCH_BYTES = 1 << 26  # of wide tables, in place of that
+BATCH_BYTES = 1 << 25  # of wide tables, in place of that
 BLOCK_BYTES = 1 << 21  # of text; Arrow reads up to 32 blocks ahead
 SHOWN_ROWS = 50  # of a table for people
 
@@ -44,7 +46,7 @@ def format_of(path: str) -> tuple[str, str | None]:
         if suffix and suffix[0].lower() in known and not (compression and name == "parquet"):
             return name, compression
     every = ", ".join(suffix for known in FORMATS.values() for suffix in known)
-    raise DataError(f"{path}: the format of a file is told by its suffix: {every}; or name it with an option")
+    raise DataError(f"the format of a file is told by its suffix: {every}; or by --from and --to")
 
 
 class Reader:
@@ -77,15 +79,23 @@ class Reader:
 
 @contextlib.contextmanager
 def open_reader(
-    path: str, format: str | None = None, *, numbers: Collection[str] = (), text: Collection[str] = ()
+    path: str,
+    format: str | None = None,
+    *,
+    columns: Collection[str] | None = None,
+    numbers: Collection[str] = (),
+    text: Collection[str] = (),
+    typed: bool = True,
 ) -> Iterator[Reader]:
     """Open a table for reading.
 
     Args:
         path: A file, or "-" for standard input.
         format: Its format; by default told by the suffix, and for standard input by the first bytes.
-        numbers: Columns that a text file must hold as numbers.
-        text: Columns of a text file that hold text, whatever they look like.
+        columns: The columns to read, of those there are; by default all.
+        numbers: Columns of numbers. CSV gives them as they are written, for `parsed` to read.
+        text: Columns of a CSV file that are text, whatever they look like.
+        typed: Whether the other columns of a CSV file get the types that its first lines suggest, or stay as written.
 
     Yields:
         The reader.
@@ -99,7 +109,8 @@ def open_reader(
         source: Any
         if path == "-":
             source = sys.stdin.buffer
-            format = format or _sniff(source)
+            guess, compression = _sniff(source)
+            format = format or guess
             if format == "parquet":  # its table of contents is at the end
                 spooled = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(source, spooled, 1 << 20)
@@ -112,16 +123,24 @@ def open_reader(
             with _arrow_errors():
                 # Without pre_buffer and with a small buffer, a row group of any size is read piece by piece.
                 file = stack.enter_context(pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20))
+            schema = file.schema_arrow
+            _check_names(schema.names)
+            wanted = [name for name in schema.names if columns is None or name in columns]
             rows = max(file.metadata.num_rows, 1)
-            batches = file.iter_batches(batch_size=_batch_rows(len(file.schema_arrow)))
-            yield Reader(format, file.schema_arrow, batches, lambda done: done / rows)
+            batches = file.iter_batches(batch_size=_batch_rows(len(wanted)), columns=wanted)
+            schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
+            yield Reader(format, schema, batches, lambda done: done / rows)
             return
         size = os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0
         stream = source
         if compression:
             stream = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(source, "r"), compression))
-        open_text = _open_csv if format == "csv" else _open_json
-        batches = stack.enter_context(open_text(stream, numbers, text))
+        with _arrow_errors():
+            if format == "csv":
+                batches = _open_csv(stream, columns, {*numbers, *text}, typed)
+            else:
+                batches = _open_json(stream, numbers)
+            stack.enter_context(batches)
         yield Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None)
 
 
@@ -138,34 +157,70 @@ def _joined(batches: Any) -> Iterator[Any]:
         yield pa.Table.from_batches(held)
 
 
-def _sniff(source: Any) -> str:
-    start = source.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-    return "parquet" if start.startswith(b"PAR1") else "jsonl" if start.startswith(b"{") else "csv"
+def _sniff(source: Any) -> tuple[str, str | None]:
+    """Format and compression of standard input, from its first bytes."""
+    start = source.peek(64)
+    for magic, compression in MAGIC.items():
+        if start.startswith(magic):
+            beginning = pa.CompressedInputStream(pa.BufferReader(source.peek(1 << 12)), compression)
+            with beginning, contextlib.suppress(OSError):  # only the beginning is there
+                start = beginning.read(16)
+            return _text_format(start), compression
+    return "parquet" if start.startswith(b"PAR1") else _text_format(start), None
+
+
+def _text_format(start: bytes) -> str:
+    return "jsonl" if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")) else "csv"
 
 
 def _batch_rows(columns: int) -> int:
     return max(min(BATCH_ROWS, BATCH_BYTES // (8 * max(columns, 1))), 1024)
 
 
-def _open_csv(source: Any, numbers: Collection[str], text: Collection[str]) -> Any:
-    # One thread, since only then an error tells its row.
+def _open_csv(source: Any, columns: Collection[str] | None, text: Collection[str], typed: bool) -> Any:
+    # One thread, since only then an error tells its line.
     options = {"read_options": pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)}
     first, whole = _first_block(source)
-    with _arrow_errors():
-        seen = pa.csv.open_csv(io.BytesIO(first), **options).schema
-    types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(text, pa.string())}
-    types |= {f.name: pa.string() for f in seen if pa.types.is_null(f.type) and f.name not in types}
-    with _arrow_errors(seen.names):
-        return pa.csv.open_csv(whole, convert_options=pa.csv.ConvertOptions(column_types=types), **options)
+    seen = pa.csv.open_csv(io.BytesIO(first), **options)
+    names = seen.schema.names
+    _check_names(names)
+    types = dict.fromkeys(names, pa.string())
+    if typed:
+        written = pa.csv.ConvertOptions(column_types=types)
+        sample = pa.csv.open_csv(io.BytesIO(first), convert_options=written, **options)
+        types |= _types(seen.read_all(), sample.read_all(), text)
+    convert = pa.csv.ConvertOptions(
+        column_types=types, include_columns=[name for name in names if columns is None or name in columns]
+    )
+    return pa.csv.open_csv(whole, convert_options=convert, **options)
 
 
-def _open_json(source: Any, numbers: Collection[str], text: Collection[str]) -> Any:
+def _types(guessed: Any, written: Any, text: Collection[str]) -> dict[str, Any]:
+    """The types that Arrow guessed for the columns of the first lines, where they lose nothing of what is written."""
+    types = {}
+    for name in guessed.column_names:
+        column = guessed[name]
+        keep = name not in text and not pa.types.is_null(column.type)
+        if keep and pa.types.is_integer(column.type):  # not 007, nor 0x1f
+            keep = (
+                pc.all(pc.equal(column.cast(pa.string()), pc.utf8_trim_whitespace(written[name]))).as_py() is not False
+            )
+        if keep and pa.types.is_floating(column.type):  # not 12e4567
+            keep = not pc.any(pc.is_inf(column)).as_py()
+        if keep:
+            types[name] = column.type
+    return types
+
+
+def _open_json(source: Any, numbers: Collection[str]) -> Any:
     options = pa.json.ReadOptions(block_size=BLOCK_BYTES)
     first, whole = _first_block(source)
-    with _arrow_errors():
-        seen = pa.json.open_json(io.BytesIO(first), options).schema
-        fields = [_json_field(field, numbers) for field in seen]
-        return pa.json.open_json(whole, options, pa.json.ParseOptions(explicit_schema=pa.schema(fields)))
+    if first.lstrip().startswith(b"["):
+        raise DataError("this is a JSON array; a table in JSON lines has one object per line")
+    seen = pa.json.open_json(io.BytesIO(first), options).schema
+    _check_names(seen.names)
+    fields = [_json_field(field, numbers) for field in seen]
+    return pa.json.open_json(whole, options, pa.json.ParseOptions(explicit_schema=pa.schema(fields)))
 
 
 def _json_field(field: Any, numbers: Collection[str]) -> Any:
@@ -174,8 +229,14 @@ def _json_field(field: Any, numbers: Collection[str]) -> Any:
     return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
 
 
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{names.count(name)} columns are called {name!r}")
+
+
 def _first_block(source: Any) -> tuple[bytes, Any]:
-    """The first lines of a stream, and the whole stream: types are inferred from the first lines, once for all."""
+    """The first lines of a stream, and the whole stream: types are told by the first lines, once for all."""
     first = source.read(BLOCK_BYTES)
     lines = first[: first.rfind(b"\n") + 1] or first
     if not lines.strip():
@@ -198,16 +259,51 @@ class _Chained(io.RawIOBase):
 
 @contextlib.contextmanager
 def _arrow_errors(names: Sequence[str] = ()) -> Iterator[None]:
-    """Errors of Arrow as DataError, with the name of the column for its number."""
+    """Errors of Arrow as DataError, in one line, with the name of the column for its number."""
     try:
         yield
-    except pa.ArrowException as error:
-        text = " ".join(str(error).split())
+    except UnicodeDecodeError:
+        raise DataError("the text is not UTF-8") from None
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        text = re.sub(r"\.? in row \d+$", "", " ".join(str(error).split()))  # a row of some block
         column = re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?(.*)", text)
         if column and int(column[1]) < len(names):
-            line = f", line {column[2]}" if column[2] else ""
-            text = f"column {names[int(column[1])]!r}{line}: {column[3]}"
+            line = f" in line {column[2]}" if column[2] else ""
+            text = f"column {names[int(column[1])]!r} is of another type{line} than in the first lines: {column[3]}"
+        elif text.endswith("unexpected field"):
+            text = "a line has a key that the first lines have not"
         raise DataError(text) from None
+
+
+def parsed(table: Any, numbers: Collection[str], first_row: int) -> Any:
+    """A table with its columns of numbers read from the text that they are written as.
+
+    Raises:
+        DataError: A text is no number; rows are counted from `first_row`.
+    """
+    for i, name in enumerate(table.column_names):
+        if name in numbers and pa.types.is_string(table.schema.types[i]):
+            text = pc.utf8_trim_whitespace(table[name])
+            text = pc.if_else(pc.equal(text, ""), None, text)
+            try:
+                column = pc.cast(text, pa.float64())
+            except pa.ArrowInvalid:
+                wrong = [(row, word) for row, word in enumerate(text.to_pylist(), first_row) if not _is_number(word)]
+                shown = ", ".join(f"{word!r} in row {row}" for row, word in wrong[:5])
+                more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+                raise DataError(f"column {name!r} must hold numbers: {shown}{more}") from None
+            table = table.set_column(i, name, column)
+    return table
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        pc.cast(pa.scalar(text), pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 class Writer:
@@ -216,27 +312,29 @@ class Writer:
     def __init__(self, file: Any, format: str, path: str, compression: str | None = None):
         self._file, self._format, self._path = file, format, path
         self._sink = pa.CompressedOutputStream(pa.PythonFile(file, "w"), compression) if compression else file
-        self._writer: Any = None
+        self._parquet: Any = None
         self._shown: list[Any] = []
         self._rows = 0
 
     def write(self, table: Any) -> None:
         """Append a table."""
         with self._errors():
-            if self._format == "jsonl":
-                self._sink.write(_json_lines(table))
+            if self._format == "parquet":
+                self._parquet = self._parquet or _open_parquet(self._sink, table.schema)
+                self._parquet.write_table(table)
             elif self._format == "text":
                 self._shown.append(table[: max(SHOWN_ROWS - self._rows, 0)])
-                self._rows += len(table)
             else:
-                self._writer = self._writer or self._open(table.schema)
-                self._writer.write_table(table)
+                if self._format == "csv" and not self._rows:
+                    self._sink.write(_csv_header(table.schema))
+                self._sink.write((_csv if self._format == "csv" else _json_lines)(table))
+            self._rows += len(table)
 
     def close(self) -> None:
         """Finish the file."""
         with self._errors():
-            if self._writer is not None:
-                self._writer.close()
+            if self._parquet is not None:
+                self._parquet.close()
             if self._shown:
                 self._sink.write(_text(pa.concat_tables(self._shown), self._rows).encode())
             if self._sink is not self._file:
@@ -244,12 +342,11 @@ class Writer:
             if not self._file.closed:
                 self._file.flush()
 
-    def _open(self, schema: Any) -> Any:
-        if self._format == "csv":
-            return pa.csv.CSVWriter(self._sink, schema)
-        # Predictions hardly repeat: a dictionary of them costs time and saves nothing.
-        repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
-        return pq.ParquetWriter(self._sink, schema, use_dictionary=repeating)
+    def abandon(self) -> None:
+        """Let go of the file after an error, which is the one to tell."""
+        self._shown = []
+        with contextlib.suppress(Exception):
+            self.close()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -257,7 +354,34 @@ class Writer:
             with _arrow_errors():
                 yield
         except OSError as error:
-            raise OSError(error.errno, os.strerror(error.errno or 0), self._path) from None
+            path = "standard output" if self._path == "-" else self._path
+            raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
+
+
+def _open_parquet(sink: Any, schema: Any) -> Any:
+    # Predictions hardly repeat: a dictionary of them costs time and saves nothing.
+    repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
+    return pq.ParquetWriter(sink, schema, use_dictionary=repeating)
+
+
+def _csv_header(schema: Any) -> bytes:
+    for field in schema:
+        if pa.types.is_nested(field.type):
+            raise DataError(f"CSV cannot hold column {field.name!r} of type {field.type}; Parquet and JSON lines can")
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(schema.names)
+    return line.getvalue().encode()
+
+
+def _csv(table: Any) -> bytes:
+    # Arrow quotes either every text or none.
+    texts = [column for column in table.columns if not pa.types.is_floating(column.type)]
+    special = any(pc.any(pc.match_substring_regex(c.cast(pa.string()), '[",\r\n]')).as_py() for c in texts)
+    sink = pa.BufferOutputStream()
+    style = "needed" if special else "none"
+    pa.csv.write_csv(table, sink, pa.csv.WriteOptions(include_header=False, quoting_style=style))
+    found: bytes = sink.getvalue().to_pybytes()
+    return found
 
 
 def _json_lines(table: Any) -> bytes:
@@ -298,8 +422,7 @@ def open_writer(path: str, format: str, compression: str | None = None) -> Itera
         try:
             yield writer
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                writer.close()
+            writer.abandon()
             raise
         writer.close()
 
