@@ -251,23 +251,29 @@ def _show(args: argparse.Namespace) -> None:
         )
         for v in variables(law.inputs)
     ]
-    _print_table(("input", "what", "unit", "fitted on", "taken at least as"), inputs)
+    _print_table(("input", "what", "unit", "fitted on", "floor"), inputs)
     print()
     _print_table(("output", "what", "unit"), [(_names(law, output), output.description, output.unit)])
     print()
-    _print_table(("coefficient", "what", "unit"), [(v.name, v.description, v.unit) for v in variables(law.coefs)])
-    print()
+    about = [(v.name, v.description, v.unit) for v in variables(law.coefs)]
     if any(v.shape for v in variables(law.coefs)):
+        _print_table(("coefficient", "what", "unit"), about)
         for name, coefs in groups.items():
-            print(f"group {name}")
+            print(f"\ngroup {name}")
             for field, value in coefs.items():
                 start = f"  {field} = "
-                print(start + np.array2string(np.asarray(value), prefix=start, max_line_width=200, floatmode="unique"))
-            print()
+                text = np.array2string(np.asarray(value), prefix=start, max_line_width=200, floatmode="unique")
+                print(start + text)
+    elif len(groups) <= 2:
+        values = zip(*([repr(value) for value in coefs.values()] for coefs in groups.values()), strict=True)
+        rows = [(*row, *own) for row, own in zip(about, values, strict=True)]
+        _print_table(("coefficient", "what", "unit", *groups), rows)
     else:
-        names = [v.name for v in variables(law.coefs)]
-        _print_table(("group", *names), [(name, *map(str, coefs.values())) for name, coefs in groups.items()])
+        _print_table(("coefficient", "what", "unit"), about)
         print()
+        names = [v.name for v in variables(law.coefs)]
+        _print_table(("group", *names), [(name, *map(repr, coefs.values())) for name, coefs in groups.items()])
+    print()
     for key, value in dataclasses.asdict(law.source).items():
         if value not in ("", None):
             print(f"{key:9} {value}")

@@ -24,7 +24,7 @@ def print_table(
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, pad_edge=False, show_edge=markdown)
     for i, name in enumerate(header):
         right = all(_is_number(row[i]) for row in rows)
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in rows:
         table.add_row(*map(Text, row))
     file = file or sys.stdout
