@@ -43,7 +43,9 @@ def jaxlaws(law, group, x, verb):
 
 
 def numpy(law, group, x, verb):
-    fn = getattr(peers, law.name + ("" if verb == "value" else "_gradient"))
+    fn = getattr(peers, law.name + ("" if verb == "value" else "_gradient"), None)
+    if fn is None:
+        pytest.skip("nobody wrote this law in NumPy by hand")
     dtype = next(iter(jax.tree.leaves(x))).dtype
     coefs = {k: np.asarray(v, dtype)[()] for k, v in jl.as_dict(law.groups[group]).items()}
     return lambda: fn(coefs, *jax.tree.leaves(x))

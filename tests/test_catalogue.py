@@ -1,0 +1,106 @@
+"""The catalogue finds its files by itself."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import jaxlaws as jl
+from jaxlaws import catalogue
+from jaxlaws.cli import main
+
+TOY = '''
+from jaxlaws.law import Law, Scalar, Source, record, var
+from jaxlaws.numerics import power
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    tokens: Scalar = var("training tokens", unit="tokens", aliases=("D",))
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    E: Scalar = var("irreducible loss", unit="nat/token")
+    beta: Scalar = var("exponent of tokens")
+
+
+@record
+class Outputs:
+    """Outputs of the law."""
+
+    loss: Scalar = var("loss", unit="nat/token")
+
+
+def loss(c: Coefs, x: Inputs) -> Scalar:
+    """The loss of one configuration."""
+    return c.E + power(x.tokens, -c.beta)
+
+
+LAW = Law(
+    title="a toy",
+    fn=loss,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={"mine": Coefs(E=1.5, beta=0.5)},
+    formula="E + tokens**-beta",
+    source=Source(reference="nobody"),
+)
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A law in a file of its own, in a folder that is part of the catalogue."""
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(catalogue, "__path__", [*catalogue.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield "toy"
+    sys.modules.pop("jaxlaws.catalogue.toy", None)
+
+
+def test_one_file_makes_a_law(toy, capsys, tmp_path):
+    assert toy in jl.laws
+    law = jl.laws[toy]
+    assert law is jl.laws[toy]
+    np.testing.assert_allclose(law("mine", tokens=np.array([4.0, 100.0])), [2.0, 1.6])
+    np.testing.assert_allclose(jl.gradient(law, "mine", D=np.array([4.0])).tokens, [-0.0625])
+    assert jl.predict_table(law, {"D": [4.0]})["loss"] == [2.0]
+    assert jl.sldbench.law(toy)([{"D": 4.0}], "mine") == [{"loss": 2.0}]
+    with pytest.raises(KeyError, match="other"):
+        jl.sldbench.law(toy)([{"D": 4.0}], "other")
+    assert main(["list", "--json"]) == 0
+    assert toy in [entry["name"] for entry in json.loads(capsys.readouterr().out)]
+    assert main(["show", toy]) == 0
+    assert "E + tokens**-beta" in capsys.readouterr().out
+    assert main(["predict", toy, "D=4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == 2.0
+    assert main(["predict", toy, "tokens=0"]) == 2
+    assert "column 'tokens' must be positive: row 1" in capsys.readouterr().err
+    assert main(["example", toy]) == 2
+    assert "the range that toy was fitted on is not known for tokens" in capsys.readouterr().err
+
+
+def test_the_catalogue_is_a_mapping():
+    assert len(jl.laws) == len(list(jl.laws)) == len(jl.laws.values())
+    assert all(law.name == name for name, law in jl.laws.items())
+    assert repr(jl.laws) == f"<laws: {', '.join(jl.laws)}>"
+    assert 3 not in jl.laws
+
+
+def test_nothing_is_computed_at_import():
+    import subprocess
+
+    script = "import jaxlaws, sys; assert not [m for m in sys.modules if m.startswith('jaxlaws.catalogue.')]; "
+    script += "import jax; assert not jax.config.jax_enable_x64; "
+    script += "from jax._src import xla_bridge; assert not xla_bridge._backends; assert 'pyarrow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
