@@ -117,7 +117,7 @@ def _coefficients(law: Law, group: Any) -> tuple[Any, Any]:
     """The coefficients, and for rows of several groups their ids (the coefficients are then stacked)."""
     if isinstance(group, str):
         if group not in law.groups:
-            raise UnknownNameError(f"group of {law.name}", group, law.groups)
+            raise UnknownNameError.of(f"group of {law.name}", group, law.groups)
         return law.groups[group], None
     if isinstance(group, law.coefs):
         return group, None
@@ -146,7 +146,7 @@ def group_ids(law: Law, groups: Any) -> Any:
         try:
             flat = np.fromiter((positions[name] for name in ids.ravel().tolist()), np.int32, ids.size)
         except KeyError as error:
-            raise UnknownNameError(f"group of {law.name}", error.args[0], law.groups) from None
+            raise UnknownNameError.of(f"group of {law.name}", error.args[0], law.groups) from None
         return flat.reshape(ids.shape)
     if not jnp.issubdtype(ids.dtype, np.integer):
         raise TypeError(

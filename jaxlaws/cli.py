@@ -424,7 +424,7 @@ def _example(args: argparse.Namespace) -> None:
 
 def _known_group(law: Law, group: str) -> str:
     if group not in law.groups:
-        raise UnknownNameError(f"group of {law.name}", group, law.groups)
+        raise UnknownNameError.of(f"group of {law.name}", group, law.groups)
     return group
 
 

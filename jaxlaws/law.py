@@ -53,7 +53,12 @@ class UnknownNameError(KeyError):
         jaxlaws.law.UnknownNameError: unknown law 'paralel'; did you mean 'parallel'?
     """
 
-    def __init__(self, kind: str, name: object, known: Iterable[str]):
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would print the repr
+
+    @classmethod
+    def of(cls, kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+        """The error for a name that is not among the known ones."""
         known = list(known)
         near = difflib.get_close_matches(str(name), known, n=3) or [k for k in known if name and str(name) in k][:3]
         if near:
@@ -62,10 +67,7 @@ class UnknownNameError(KeyError):
             hint = "known: " + ", ".join(map(repr, known))
         else:
             hint = f"{len(known)} are known, from {known[0]!r} to {known[-1]!r}"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
-
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would print the repr
+        return cls(f"unknown {kind} {name!r}; {hint}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

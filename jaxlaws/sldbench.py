@@ -46,6 +46,7 @@ def law(name: str) -> Callable[[Rows, str], list[dict[str, float]]]:
     the_law = laws[name]
 
     def predict_rows(input_data: Rows, group: str) -> list[dict[str, float]]:
+        """Predict the outputs of the law for each row, with the coefficients of a group."""
         coefs = the_law.groups.get(group)
         if coefs is None:
             if the_law.fallback is None:

@@ -268,7 +268,7 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
     if isinstance(group, str) and group not in law.groups:
         if group in frame.columns:
             return _ids(law, frame[group], first_row)
-        raise UnknownNameError(f"group of {law.name}, or column,", group, [*law.groups, *frame.columns])
+        raise UnknownNameError.of(f"group of {law.name}, or column,", group, [*law.groups, *frame.columns])
     if isinstance(group, str) and group in frame.columns:
         raise DataError(f"{group!r} is a group of {law.name} and a column of the table; rename the column")
     return group
@@ -285,7 +285,7 @@ def _ids(law: Law, names: nw.Series[Any], first_row: int) -> np.ndarray:
     positions = {name: i for i, name in enumerate(law.groups)}
     for name in names.unique().to_list():
         if name not in positions:
-            error = UnknownNameError(f"group of {law.name}", name, law.groups)
+            error = UnknownNameError.of(f"group of {law.name}", name, law.groups)
             raise DataError(f"column {names.name!r}, {_which((names == name).to_numpy(), first_row)}: {error}")
     ids = names.replace_strict(list(positions), list(positions.values()), return_dtype=nw.Int32)
     return np.asarray(ids.to_numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -163,8 +164,9 @@ def test_what_does_not_fit_is_named(call, error, words):
 def test_an_unknown_name_is_a_key_error():
     assert "nope" not in jl.laws
     assert jl.laws.get("nope") is None
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as error:
         jl.laws["nope"]
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
 
 def test_ids_may_be_traced_and_then_give_nan_out_of_range():

@@ -25,7 +25,7 @@ class Catalogue(Mapping[str, Law]):
 
     def __getitem__(self, name: str) -> Law:
         if name not in self:
-            raise UnknownNameError("law", name, self)
+            raise UnknownNameError.of("law", name, self)
         law: Law = importlib.import_module(f"{__name__}.{name}").LAW
         return law
 
