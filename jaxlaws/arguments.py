@@ -27,7 +27,7 @@ def arguments(
     cs = {v.name: number(getattr(coefs, v.name), v.name) for v in variables(type(coefs))}
     ws = None if weights is None else number(weights, "weights")
 
-    dtype = _dtype(given.values(), xs.values(), cs.values(), ws)
+    dtype = _dtype(given.values(), xs.values(), cs.values(), (ws, ids))
     with jax.enable_x64(True) if beyond_setting(dtype) else contextlib.nullcontext():
         arrays = (
             type(coefs)(**{name: _cast(c, dtype) for name, c in cs.items()}),
@@ -77,7 +77,12 @@ def _takes(law: Law) -> str:
 
 def number(value: Any, name: str) -> Any:
     """A NumPy or JAX array of floating-point numbers or integers."""
-    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except jax.errors.TracerArrayConversionError:  # a list of tracers
+        array = jnp.asarray(value)
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     if not (jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)):
         # Also lists of integers beyond 64 bits, which NumPy leaves as objects.
         if array.dtype == object and all(isinstance(x, (int, float)) for x in np.ravel(array)):
@@ -86,7 +91,7 @@ def number(value: Any, name: str) -> Any:
     return array
 
 
-def _dtype(given: Iterable[Any], inputs: Iterable[Any], coefs: Iterable[Any], weights: Any) -> Any:
+def _dtype(given: Iterable[Any], inputs: Iterable[Any], coefs: Iterable[Any], others: Iterable[Any]) -> Any:
     """The dtype that everything is computed in.
 
     That of the arrays among the inputs; without any, that of coefficients that are JAX arrays; else JAX's default.
@@ -97,7 +102,7 @@ def _dtype(given: Iterable[Any], inputs: Iterable[Any], coefs: Iterable[Any], we
     if not own:
         return jax.dtypes.canonicalize_dtype(float)
     dtype = functools.reduce(jnp.promote_types, own) if len(set(own)) > 1 else own[0]
-    if any(isinstance(x, jax.core.Tracer) for x in (*inputs, *coefs, weights)):
+    if any(isinstance(x, jax.core.Tracer) for x in (*inputs, *coefs, *others)):
         # Inside a transformation JAX's own setting rules.
         dtype = jax.dtypes.canonicalize_dtype(dtype)
     return dtype

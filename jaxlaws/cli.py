@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("law", metavar="LAW")
     sub.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
-    sub.add_argument("--seed", metavar="N", type=int, default=0, help="which random ones (default 0)")
+    sub.add_argument("--seed", metavar="N", type=_seed, default=0, help="which random ones (default 0)")
     sub.add_argument("-o", "--output", metavar="OUT", default="-", help="file to write (default: standard output)")
     sub.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
     sub.set_defaults(json=False)
@@ -204,6 +204,12 @@ def _output_arguments(sub: Any) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
@@ -452,7 +458,7 @@ def _open(
 
     numbers = [*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), *more]
     words = args.table
-    if any("=" in word for word in words):
+    if any("=" in word for word in words) and not (len(words) == 1 and os.path.exists(words[0])):
         name = "inputs"
         opened: Any = contextlib.nullcontext(files.Reader.of(_grid(words, numbers)))
     elif len(words) > 1:

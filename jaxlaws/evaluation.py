@@ -18,7 +18,7 @@ set to 64 bits, and read-only NumPy arrays where it is set to 32 and has no floa
 numbers and lists have no dtype of their own and take that of the others, or JAX's default.
 
 Errors: TypeError for a missing, unknown or non-numeric input, ValueError for a wrong shape, UnknownNameError for an
-unknown group, IndexError for a group id out of range. NaN in gives NaN out.
+unknown group, IndexError for a group id out of range. NaN in gives NaN out, unless the law replaces it by a floor.
 """
 
 from __future__ import annotations
@@ -246,6 +246,7 @@ def _elasticity(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _compiled(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> Any:
     if ids is not None:  # rows of several groups: an id out of range, which only a tracer can hold, gives NaN
+        ids = jnp.where(ids < 0, len(law.groups), ids)  # and is not counted from the end
         coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
     cores = (_core_ndims(coefs), _core_ndims(inputs), None if weights is None else len(law.output_shape))
     return _over_batch(functools.partial(verb, law), (coefs, inputs, weights), cores)

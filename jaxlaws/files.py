@@ -33,6 +33,7 @@ MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04
 
 BATCH_ROWS = 1 << 20  # of a table at a time, and of a row group written
 BATCH_BYTES = 1 << 25  # of wide tables, in place of that
+TEXT_ROWS = 1 << 16  # made into text at a time
 BLOCK_BYTES = 1 << 21  # of text; Arrow reads up to 32 blocks ahead
 SHOWN_ROWS = 50  # of a table for people
 
@@ -108,18 +109,20 @@ def open_reader(
     with contextlib.ExitStack() as stack:
         source: Any
         if path == "-":
+            if sys.stdin is None:
+                raise DataError("it is closed")
             source = sys.stdin.buffer
             guess, compression = _sniff(source)
             format = format or guess
-            if format == "parquet":  # its table of contents is at the end
-                spooled = stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(source, spooled, 1 << 20)
-                source = spooled
         else:
             if format is None:
                 format, compression = format_of(path)
             source = stack.enter_context(open(path, "rb"))
         if format == "parquet":
+            if path == "-" or not source.seekable():  # its table of contents is at the end
+                spooled = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(source, spooled, 1 << 20)
+                source = spooled
             with _arrow_errors():
                 # Without pre_buffer and with a small buffer, a row group of any size is read piece by piece.
                 file = stack.enter_context(pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20))
@@ -127,7 +130,7 @@ def open_reader(
             _check_names(schema.names)
             wanted = [name for name in schema.names if columns is None or name in columns]
             rows = max(file.metadata.num_rows, 1)
-            batches = file.iter_batches(batch_size=_batch_rows(len(wanted)), columns=wanted)
+            batches = file.iter_batches(batch_size=_batch_rows(file.metadata, wanted), columns=wanted)
             schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
             yield Reader(format, schema, batches, lambda done: done / rows)
             return
@@ -173,8 +176,13 @@ def _text_format(start: bytes) -> str:
     return "jsonl" if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")) else "csv"
 
 
-def _batch_rows(columns: int) -> int:
-    return max(min(BATCH_ROWS, BATCH_BYTES // (8 * max(columns, 1))), 1024)
+def _batch_rows(metadata: Any, columns: Sequence[str]) -> int:
+    """How many rows of a Parquet file to read at a time, from the size of the widest rows in it."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    width = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
+    # Repeated text is stored once, and takes its full size when it is read.
+    width = max(8 * width, 8 * len(columns), 1)
+    return int(max(min(BATCH_ROWS, 8 * BATCH_BYTES // width), 1024))
 
 
 def _open_csv(source: Any, columns: Collection[str] | None, text: Collection[str], typed: bool) -> Any:
@@ -306,12 +314,33 @@ def _is_number(text: str | None) -> bool:
     return True
 
 
+class _Sink(io.RawIOBase):
+    """A file for writing that does not belong to Arrow, which writes the end of a file even after an error."""
+
+    def __init__(self, file: Any):
+        self._under, self.open = file, True
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self.open:
+            self._under.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        if self.open:
+            self._under.flush()
+
+
 class Writer:
     """Writes Arrow tables of the same columns to a file, one after another."""
 
     def __init__(self, file: Any, format: str, path: str, compression: str | None = None):
-        self._file, self._format, self._path = file, format, path
-        self._sink = pa.CompressedOutputStream(pa.PythonFile(file, "w"), compression) if compression else file
+        self._file, self._format, self._path = _Sink(file), format, path
+        self._sink: Any = self._file
+        if compression:
+            self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), compression)
         self._parquet: Any = None
         self._shown: list[Any] = []
         self._rows = 0
@@ -327,7 +356,9 @@ class Writer:
             else:
                 if self._format == "csv" and not self._rows:
                     self._sink.write(_csv_header(table.schema))
-                self._sink.write((_csv if self._format == "csv" else _json_lines)(table))
+                to_bytes = _csv if self._format == "csv" else _json_lines
+                for start in range(0, len(table), TEXT_ROWS):
+                    self._sink.write(to_bytes(table[start : start + TEXT_ROWS]))
             self._rows += len(table)
 
     def close(self) -> None:
@@ -339,13 +370,13 @@ class Writer:
                 self._sink.write(_text(pa.concat_tables(self._shown), self._rows).encode())
             if self._sink is not self._file:
                 self._sink.close()
-            if not self._file.closed:
-                self._file.flush()
+            self._file.flush()
 
     def abandon(self) -> None:
-        """Let go of the file after an error, which is the one to tell."""
+        """Let go of the file after an error: nothing more is written, so that no stream looks whole."""
         self._shown = []
-        with contextlib.suppress(Exception):
+        self._file.open = False
+        with contextlib.suppress(Exception):  # the first error is the one to tell
             self.close()
 
     @contextlib.contextmanager
@@ -391,7 +422,13 @@ def _json_lines(table: Any) -> bytes:
         for column in table.columns
     ]
     rows = pa.Table.from_arrays(columns, schema=table.schema).to_pylist()
-    return "".join(json.dumps(row, default=str, ensure_ascii=False) + "\n" for row in rows).encode()
+    return "".join(json.dumps(row, default=_json_value, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _json_value(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise DataError("JSON cannot hold a column of bytes; Parquet can")
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)
 
 
 def _text(table: Any, rows: int) -> str:
@@ -429,11 +466,11 @@ def open_writer(path: str, format: str, compression: str | None = None) -> Itera
 
 @contextlib.contextmanager
 def _whole_file(path: str) -> Iterator[Any]:
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):  # a device or a pipe is written to, not replaced
-        with _opened(target, path) as file:
+    if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe is written to, not replaced
+        with _opened(path, path) as file:
             yield file
         return
+    target = os.path.realpath(path)
     folder, name = os.path.split(target)
     part = os.path.join(folder, f".{name}.{os.getpid()}.part")
     try:

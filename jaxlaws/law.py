@@ -323,9 +323,17 @@ class Law:
         return ", ".join(v.name for v in variables(self.outputs))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _law_of_module, (self.fn.__module__,)
+        if _law_of_module(self.fn.__module__) is self:
+            return _law_of_module, (self.fn.__module__,)
+        return _law_of_fields, ({field.name: getattr(self, field.name) for field in dataclasses.fields(self)},)
+
+    def __deepcopy__(self, memo: Any) -> Law:
+        return self
 
 
-def _law_of_module(module: str) -> Law:
-    law: Law = importlib.import_module(module).LAW
-    return law
+def _law_of_module(module: str) -> Law | None:
+    return getattr(importlib.import_module(module), "LAW", None)
+
+
+def _law_of_fields(fields: dict[str, Any]) -> Law:
+    return Law(**fields)

@@ -56,7 +56,12 @@ def law(name: str) -> Callable[[Rows, str], list[dict[str, float]]]:
         predicted: list[dict[str, float]] = []
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
-            inputs = _read(the_law, chunk, start)
+            try:
+                inputs = _read(the_law, chunk, start)
+            except (KeyError, TypeError, ValueError, OverflowError):
+                for row, item in enumerate(chunk, start):  # the first bad row is the one to tell
+                    _read(the_law, [item], row)
+                raise
             (outputs,) = tabulate(the_law, ("value",), coefs, inputs, len(chunk))
             columns = outputs.reshape(len(chunk), -1).T.tolist()
             predicted += map(dict, map(zip, repeat(the_law.output_columns), zip(*columns)))  # noqa: B905 (slower)
@@ -81,6 +86,9 @@ def _column(rows: Rows, v: Var, column: str, start: int) -> list[Any]:
     if v.missing is not None:
         return [row.get(column, v.missing) for row in rows]
     if not v.aliases:
+        for i, row in enumerate(rows):
+            if column not in row:  # asked for first, since a defaultdict would make one up
+                raise KeyError(f"row {start + i} has no {column!r}")
         return [row[column] for row in rows]
     # As in the source: the name, or where that is absent or None the first alias there is.
     values = [row.get(column) for row in rows]

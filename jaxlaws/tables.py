@@ -18,6 +18,7 @@ import narwhals as nw
 import numpy as np
 from narwhals.exceptions import DuplicateError
 
+from jaxlaws.arguments import group_ids
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, UnknownNameError, Var, variables
@@ -124,7 +125,12 @@ def gradient_table(
 
 
 def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights: Any, dtype: Any, strict: bool) -> Any:
-    frame = as_frame(table)
+    if isinstance(table, Mapping):  # the other columns of a dict may be anything
+        used = {*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), "group"}
+        used |= {group} if isinstance(group, str) else set()
+        frame = as_frame({name: column for name, column in table.items() if name in used})
+    else:
+        frame = as_frame(table)
     rows = read(law, frame, group, dtype=dtype)
     outside = Outside(law)
     outside.add(rows)
@@ -132,7 +138,7 @@ def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights:
         raise DataError(str(outside))
     if outside.rows:
         warnings.warn(str(outside), RangeWarning, stacklevel=3)
-    new = results(law, rows, verbs, frame.columns, weights)
+    new = results(law, rows, verbs, list(table) if isinstance(table, Mapping) else frame.columns, weights)
     if isinstance(table, Mapping):
         return {**table, **new}
     series = [nw.new_series(name, values, backend=frame.implementation) for name, values in new.items()]
@@ -176,7 +182,9 @@ def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_
     columns = [numbers(frame, _find(frame, v, column), first_row) for v, column in wanted]
     if dtype is None:
         dtype = np.result_type(np.float32, *columns)
-    columns = [values.astype(dtype, copy=False) for values in columns]
+    if not np.issubdtype(dtype, np.floating):
+        raise TypeError(f"dtype must be that of floating-point numbers, not {dtype}")
+    columns = [_as_dtype(values, column, dtype, first_row) for (_, column), values in zip(wanted, columns, strict=True)]
     for (v, column), values in zip(wanted, columns, strict=True):
         if v.floor is None and values.size and values.min() <= v.above:
             limit = "positive" if v.above == 0 else f"greater than {v.above:g}"
@@ -191,6 +199,16 @@ def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_
                     f"columns {names[0]!r} to {names[-1]!r} must sum to {v.total:g}: {_which(off, first_row)}"
                 )
     return Rows(columns=columns, inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
+
+
+def _as_dtype(values: np.ndarray, column: str, dtype: Any, first_row: int) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        found = values.astype(dtype, copy=False)
+    if found is not values and found.size and np.isinf(found.max()):
+        beyond = np.isinf(found) & np.isfinite(values)
+        if beyond.any():
+            raise DataError(f"column {column!r} is too large for {np.dtype(dtype)}: {_which(beyond, first_row)}")
+    return found
 
 
 def numbers(frame: Frame, column: str, first_row: int) -> np.ndarray:
@@ -271,7 +289,16 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
         raise UnknownNameError.of(f"group of {law.name}, or column,", group, [*law.groups, *frame.columns])
     if isinstance(group, str) and group in frame.columns:
         raise DataError(f"{group!r} is a group of {law.name} and a column of the table; rename the column")
-    return group
+    if isinstance(group, (str, Mapping)):
+        return group
+    if isinstance(group, law.coefs):
+        if any(np.ndim(getattr(group, v.name)) != len(v.shape) for v in variables(law.coefs)):
+            raise DataError("a table takes one set of coefficients; these have leading axes")
+        return group
+    ids = np.asarray(group_ids(law, group))
+    if ids.shape not in ((), (len(frame),)):
+        raise DataError(f"there are {len(frame)} rows, and groups of shape {ids.shape}")
+    return np.broadcast_to(ids, len(frame))
 
 
 def _ids(law: Law, names: nw.Series[Any], first_row: int) -> np.ndarray:
