@@ -130,7 +130,7 @@ def open_reader(
             _check_names(schema.names)
             wanted = [name for name in schema.names if columns is None or name in columns]
             rows = max(file.metadata.num_rows, 1)
-            batches = file.iter_batches(batch_size=_batch_rows(file.metadata, wanted), columns=wanted)
+            batches = file.iter_batches(batch_size=_batch_rows(file, wanted), columns=wanted)
             schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
             yield Reader(format, schema, batches, lambda done: done / rows)
             return
@@ -176,13 +176,12 @@ def _text_format(start: bytes) -> str:
     return "jsonl" if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")) else "csv"
 
 
-def _batch_rows(metadata: Any, columns: Sequence[str]) -> int:
-    """How many rows of a Parquet file to read at a time, from the size of the widest rows in it."""
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    width = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
-    # Repeated text is stored once, and takes its full size when it is read.
-    width = max(8 * width, 8 * len(columns), 1)
-    return int(max(min(BATCH_ROWS, 8 * BATCH_BYTES // width), 1024))
+def _batch_rows(file: Any, columns: Sequence[str]) -> int:
+    """How many rows of a Parquet file to read at a time, told by the size of its first ones."""
+    first = next(file.iter_batches(batch_size=1024, columns=columns), None)
+    if first is None or not first.num_rows:
+        return BATCH_ROWS
+    return int(max(min(BATCH_ROWS, BATCH_BYTES * first.num_rows // max(first.nbytes, 1)), 1024))
 
 
 def _open_csv(source: Any, columns: Collection[str] | None, text: Collection[str], typed: bool) -> Any:

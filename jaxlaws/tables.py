@@ -128,17 +128,18 @@ def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights:
     if isinstance(table, Mapping):  # the other columns of a dict may be anything
         used = {*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), "group"}
         used |= {group} if isinstance(group, str) else set()
-        frame = as_frame({name: column for name, column in table.items() if name in used})
+        rows = next((len(column) for name, column in table.items() if name in used), 0)
+        frame = as_frame({name: column if name in used else [None] * rows for name, column in table.items()})
     else:
         frame = as_frame(table)
-    rows = read(law, frame, group, dtype=dtype)
+    inputs = read(law, frame, group, dtype=dtype)
     outside = Outside(law)
-    outside.add(rows)
+    outside.add(inputs)
     if outside.rows and strict:
         raise DataError(str(outside))
     if outside.rows:
         warnings.warn(str(outside), RangeWarning, stacklevel=3)
-    new = results(law, rows, verbs, list(table) if isinstance(table, Mapping) else frame.columns, weights)
+    new = results(law, inputs, verbs, frame.columns, weights)
     if isinstance(table, Mapping):
         return {**table, **new}
     series = [nw.new_series(name, values, backend=frame.implementation) for name, values in new.items()]

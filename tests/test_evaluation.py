@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 
@@ -170,15 +171,38 @@ def test_an_unknown_name_is_a_key_error():
 
 
 def test_ids_may_be_traced_and_then_give_nan_out_of_range():
-    found = jax.jit(lambda g: PARALLEL(g, num_params=1e9, parallel_size=1))(jnp.array([0, 1, 2]))
+    found = jax.jit(lambda g: PARALLEL(g, num_params=1e9, parallel_size=1))(jnp.array([0, 1, 2, -1, -2, -3]))
     assert np.isfinite(found[:2]).all()
-    assert np.isnan(found[2])
+    assert np.isnan(found[2:]).all()
+    wide = np.array([1e9, 2e9])
+    assert jax.jit(lambda g: PARALLEL(g, num_params=wide, parallel_size=1))(jnp.array([0, 1])).dtype == np.float32
 
 
 def test_ids_of_any_integer_type():
     expected = PARALLEL(["stack", "pile"], n=1e9, p=1)
     for ids in ([1, 0], (1, 0), np.array([1, 0], np.int8), np.array([1, 0], np.uint64), jnp.array([1, 0])):
         assert np.array_equal(PARALLEL(ids, n=1e9, p=1), expected)
+
+
+def test_a_list_of_tracers_is_a_vector():
+    slope = jax.grad(lambda a: MIXTURE("70M", proportions=[a, 1 - a, 0, 0, 0])[0])(0.5)
+    jacobian = jl.jacobian(MIXTURE, "70M", proportions=[0.5, 0.5, 0, 0, 0]).proportions
+    np.testing.assert_allclose(slope, jacobian[0, 0] - jacobian[0, 1], rtol=1e-5)
+
+
+def test_a_derived_law_is_its_own():
+    mine = dataclasses.replace(PARALLEL, groups={"mine": PARALLEL.groups["pile"]})
+    assert copy.deepcopy(mine) is mine
+    with pytest.raises((pickle.PicklingError, AttributeError)):  # never another law in its place
+        pickle.loads(pickle.dumps(dataclasses.replace(SFT, groups=mine.groups)))
+    again = pickle.loads(pickle.dumps(mine))
+    assert list(again.groups) == ["mine"]
+    assert again("mine", n=1e9, p=1) == PARALLEL("pile", n=1e9, p=1)
+
+
+def test_elasticity_of_a_negative_output_keeps_its_sign():
+    law = dataclasses.replace(SFT, fn=lambda c, x: -(x.sft_data_size**2))
+    assert jl.elasticity(law, 0, sft_data_size=3.0).sft_data_size == 2
 
 
 def test_no_rows():

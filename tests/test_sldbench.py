@@ -74,18 +74,26 @@ def test_does_as_the_source_does_on_anything(name, source, data):
     law = jl.laws[name]
     keys = [*KEYS.get(name, law.input_columns), "unrelated"]
     usual = st.dictionaries(st.sampled_from(keys), NUMBERS, min_size=len(law.input_columns) - 1)
-    row = data.draw(st.one_of(usual, st.dictionaries(st.sampled_from(keys), VALUES)))
+    rows = data.draw(st.lists(st.one_of(usual, st.dictionaries(st.sampled_from(keys), VALUES)), min_size=1, max_size=4))
     group = data.draw(st.sampled_from([*list(law.groups)[:5], "no such group", "", None, 3]))
     try:
-        expected = theirs([row], group)
+        expected = theirs(rows, group)
     except Exception as error:
         with pytest.raises(type(error)):
-            ours([row], group)
+            ours(rows, group)
         return
-    found = ours([row], group)
+    found = ours(rows, group)
     assert [list(r) for r in found] == [list(r) for r in expected]
     assert all(type(value) is float for value in found[0].values())
-    np.testing.assert_allclose(values(found), values(expected), rtol=1e-12)
+    # Far from any mixture, where proportions are in the thousands, its terms cancel.
+    atol = 1e-12 * max(
+        [abs(x) for row in rows for x in row.values() if name == "domain_mixture" and _finite(x)], default=0
+    )
+    np.testing.assert_allclose(values(found), values(expected), rtol=1e-12, atol=atol)
+
+
+def _finite(value):
+    return math.isfinite(float(value))
 
 
 def test_nothing_in_nothing_out(law):

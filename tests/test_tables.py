@@ -262,6 +262,55 @@ def test_proportions_are_checked():
     jl.predict_table(MIXTURE, single, "70M")
 
 
+@pytest.mark.parametrize(("off", "good"), [(9e-7, True), (-9e-7, True), (1.1e-6, False), (-1.1e-6, False)])
+def test_how_far_from_1_proportions_may_sum(off, good):
+    table = mixture([0.2 + off, 0.2, 0.2, 0.2, 0.2])
+    if good:
+        jl.predict_table(MIXTURE, table, "70M")
+    else:
+        with pytest.raises(jl.DataError, match="must sum to 1"):
+            jl.predict_table(MIXTURE, table, "70M")
+
+
+def test_ends_of_the_range_in_float32_are_inside(law):
+    for end in (0, 1):
+        row = [np.ravel(v.range[end]) for v in jl.variables(law.inputs)]
+        table = {
+            name: np.array([x], np.float32) for name, x in zip(law.input_columns, np.concatenate(row), strict=True)
+        }
+        if law.name == "domain_mixture":
+            continue  # its ends do not sum to 1
+        outside = tables.Outside(law)
+        outside.add(tables.read(law, tables.as_frame(table), next(iter(law.groups))))
+        assert outside.rows == 0
+
+
+def test_a_group_for_each_row_must_fit_the_rows():
+    table = {"n": [1e9] * 3, "p": [1, 2, 4]}
+    expected = jl.predict_table(PARALLEL, {**table, "group": ["pile", "stack", "pile"]})["loss"]
+    for groups in (["pile", "stack", "pile"], [0, 1, 0], np.array([0, 1, 0])):
+        np.testing.assert_array_equal(jl.predict_table(PARALLEL, table, groups)["loss"], expected)
+    for groups in ([0, 1], np.zeros(4, int), np.zeros((3, 1), int)):
+        with pytest.raises(jl.DataError, match="there are 3 rows, and groups of shape"):
+            jl.predict_table(PARALLEL, table, groups)
+    with pytest.raises(IndexError):
+        jl.predict_table(PARALLEL, table, [0, 1, 9])
+    with pytest.raises(jl.DataError, match="one set of coefficients"):
+        jl.predict_table(PARALLEL, table, jl.stack(PARALLEL.groups.values()))
+
+
+def test_other_columns_of_a_dict_may_be_anything():
+    table = {"n": [1e9], "p": [1], "emb": np.ones((1, 4)), "what": [{"a": object()}]}
+    found = jl.predict_table(PARALLEL, table, "pile")
+    assert found["emb"] is table["emb"]
+    assert found["loss"].shape == (1,)
+
+
+def test_dtype_must_be_a_float():
+    with pytest.raises(TypeError, match="floating-point"):
+        jl.predict_table(PARALLEL, {"n": [1e9], "p": [1]}, "pile", dtype=np.int32)
+
+
 def test_an_input_without_a_floor_must_be_positive():
     import dataclasses
 
