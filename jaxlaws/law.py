@@ -121,7 +121,7 @@ def var(
         range: Smallest and largest value (for a vector, of each element) that the coefficients were fitted on. Values
             outside it are extrapolated; it is not a limit.
         aliases: Other names that the input goes by.
-        floor: The law takes values below this as this value, so that every real number is allowed.
+        floor: The law is defined for every real number: what is too small for it, it takes as this value.
         above: Without a floor, tables must hold values greater than this.
         missing: What the list-of-dicts interface takes where the key is absent; None makes that a KeyError.
         total: What the elements of a vector must sum to.
@@ -293,9 +293,14 @@ class Law:
         }
 
     @functools.cached_property
+    def columns(self) -> tuple[tuple[Var, str], ...]:
+        """The input that each column of `input_columns` belongs to, with the name of the column."""
+        return tuple((v, name) for v in variables(self.inputs) for name in v.column_names(self.sizes))
+
+    @functools.cached_property
     def input_columns(self) -> tuple[str, ...]:
         """The columns of a table that hold the inputs."""
-        return tuple(name for v in variables(self.inputs) for name in v.column_names(self.sizes))
+        return tuple(name for _, name in self.columns)
 
     @functools.cached_property
     def output_columns(self) -> tuple[str, ...]:

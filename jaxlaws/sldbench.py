@@ -16,7 +16,7 @@ import numpy as np
 from jaxlaws.catalogue import laws
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
-from jaxlaws.law import Law, Var, variables
+from jaxlaws.law import Law, Var
 
 __all__ = ["law"]
 
@@ -72,10 +72,9 @@ def law(name: str) -> Callable[[Rows, str], list[dict[str, float]]]:
 
 def _read(law: Law, rows: Rows, start: int) -> Any:
     """The inputs of the rows, the first of which is row `start`, as float64 arrays."""
-    wanted = [(v, column) for v in variables(law.inputs) for column in v.column_names(law.sizes)]
-    raw = [_column(rows, v, column, start) for v, column in wanted]
+    raw = [_column(rows, v, column, start) for v, column in law.columns]
     columns = [np.fromiter(map(float, values), np.float64, len(rows)) for values in raw]
-    for (v, column), values in zip(wanted, columns, strict=True):
+    for (v, column), values in zip(law.columns, columns, strict=True):
         if v.floor is None and (values <= v.above).any():
             row = int(np.argmax(values <= v.above))
             raise ValueError(f"{law.name} is not defined at {column} = {values[row]} (row {start + row})")

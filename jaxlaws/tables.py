@@ -179,14 +179,15 @@ def _host(column: Any) -> Any:
 
 def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_row: int = 0) -> Rows:
     """The inputs of a law from a table, checked; errors count rows from `first_row`."""
-    wanted = [(v, column) for v in variables(law.inputs) for column in v.column_names(law.sizes)]
-    columns = [numbers(frame, _find(frame, v, column), first_row) for v, column in wanted]
+    columns = [numbers(frame, _find(frame, v, column), first_row) for v, column in law.columns]
     if dtype is None:
         dtype = np.result_type(np.float32, *columns)
     if not np.issubdtype(dtype, np.floating):
         raise TypeError(f"dtype must be that of floating-point numbers, not {dtype}")
-    columns = [_as_dtype(values, column, dtype, first_row) for (_, column), values in zip(wanted, columns, strict=True)]
-    for (v, column), values in zip(wanted, columns, strict=True):
+    columns = [
+        _as_dtype(values, column, dtype, first_row) for (_, column), values in zip(law.columns, columns, strict=True)
+    ]
+    for (v, column), values in zip(law.columns, columns, strict=True):
         if v.floor is None and values.size and values.min() <= v.above:
             limit = "positive" if v.above == 0 else f"greater than {v.above:g}"
             raise DataError(f"column {column!r} must be {limit}: {_which(values <= v.above, first_row)}")
