@@ -56,6 +56,17 @@ def test_provenance_is_that_of_the_published_page(law):
     assert s.task == text.splitlines()[2]
 
 
+def test_coefficients_are_those_published_to_the_last_digit(law):
+    code = SHARED / "seeds" / f"{law.name}.py"
+    if not code.exists():
+        pytest.skip("needs the published code of the laws")
+    number = r"-?\d+\.\d+(?:[eE][-+]?\d+)?"
+    published = {float(text) for text in re.findall(number, code.read_text())}
+    for coefs in law.groups.values():
+        for v in jl.variables(law.coefs):
+            assert set(np.ravel(getattr(coefs, v.name)).tolist()) <= published, v.name
+
+
 NUMBERS = st.one_of(
     st.floats(1e-6, 1e15),
     st.sampled_from([0, 1, -1, 0.0, -0.0, 1.0, 1e-12, 1e-18, -1e-6, -1e-7, INF, -INF, NAN, 10**20, True]),
