@@ -336,8 +336,10 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     group = _group(law, args)
     if args.weights is not None and "value" in verbs and len(verbs) == 1:
         raise DataError("--weights are those of the outputs in a derivative; --gradients is missing")
+    if args.weights is not None and not law.output_shape:
+        raise DataError(f"--weights: {law.name} has one output, and takes none")
     if args.weights is not None and len(args.weights) != len(law.output_columns):
-        raise DataError(f"--weights: {law.name} has {len(law.output_columns)} output(s), not {len(args.weights)}")
+        raise DataError(f"--weights: {law.name} has {len(law.output_columns)} outputs, not {len(args.weights)}")
     form, compression = _output_format(args)
     dtype = np.float32 if args.float32 else np.float64
     outside = Outside(law)
@@ -355,7 +357,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
             outside.add(rows)
             if args.strict and outside.rows:
                 raise DataError(str(outside))
-            if args.group is not None and "group" in frame.columns:
+            if args.group is not None and frame.schema.get("group") in (nw.String, nw.Categorical):
                 others += int((frame["group"].cast(nw.String) != args.group).sum())
             if form in ("parquet", "jsonl"):
                 table = as_numbers

@@ -150,12 +150,16 @@ def open_reader(
 def _joined(batches: Any) -> Iterator[Any]:
     """Small batches, as blocks of text and small row groups give them, put together."""
     held: list[Any] = []
+    rows = size = 0
     for batch in batches:
         if batch.num_rows:
             held.append(batch)
-        if sum(b.num_rows for b in held) >= BATCH_ROWS or sum(b.nbytes for b in held) >= BATCH_BYTES:
+            rows += batch.num_rows
+            size += batch.nbytes
+        if rows >= BATCH_ROWS or size >= BATCH_BYTES:
             yield pa.Table.from_batches(held)
             held = []
+            rows = size = 0
     if held:
         yield pa.Table.from_batches(held)
 

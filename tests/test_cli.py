@@ -172,7 +172,7 @@ def test_weights_of_a_law_with_several_outputs(run):
     np.testing.assert_allclose(read("a.parquet")["d_loss_d_proportion_domain_2"], np.asarray(expected)[:, 1])
     status, _, err = run(*args, "--weights", "0,1")
     assert (status, err.count("\n")) == (2, 1)
-    assert "--weights: domain_mixture has 5 output(s), not 2" in err
+    assert "--weights: domain_mixture has 5 outputs, not 2" in err
     assert run(*args, "--weights", "a,b")[0] == 2
 
 
@@ -408,7 +408,11 @@ def test_a_value_where_the_law_has_no_floor(run):
         (("evaluate", "parallel", "n=1", "--group", "pile"), "inputs: no column 'loss'"),
         (("evaluate", "parallel", "n=1", "p=1", "--group", "pile"), "unrecognized arguments: p=1"),
         (("predict", "parallel", "n=1", "p=1", "--group", "pile", "--weights", "1"), "--gradients is missing"),
-        (("gradient", "parallel", "n=1", "p=1", "--group", "pile", "--weights", "1,2"), "has 1 output(s), not 2"),
+        (
+            ("gradient", "parallel", "n=1", "p=1", "--group", "pile", "--weights", "1,2"),
+            "has one output, and takes none",
+        ),
+        (("gradient", "parallel", "n=1", "p=1", "--group", "pile", "--weights", "1"), "has one output, and takes none"),
         (("example", "parallel", "--rows", "0"), "'0' is not a number of rows"),
         (("example", "parallel", "--rows", "-1"), "-1"),
     ],
@@ -598,6 +602,20 @@ def test_a_group_for_all_rows_that_contradicts_a_column_is_told(run):
     status, _, err = run("predict", "parallel", "runs.csv", "--group", "stack")
     assert status == 0
     assert err == "jaxlaws: warning: 'stack' was used for all rows, and 2 have another group in column 'group'\n"
+
+
+def test_a_group_column_that_is_not_used_may_hold_anything(run):
+    write("runs.parquet", {**RUNS, "group": [{"a": 1}] * 3})
+    assert run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.parquet") == (0, "", "")
+    write("runs.parquet", {**RUNS, "group": pa.array(RUNS["group"]).dictionary_encode()})
+    assert "2 have another group" in run("predict", "parallel", "runs.parquet", "--group", "stack")[2]
+
+
+def test_small_row_groups_are_put_together(run):
+    pq.write_table(pa.table({"n": np.full(50_000, 1e9), "p": np.ones(50_000)}), "runs.parquet", row_group_size=100)
+    assert run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.parquet")[0] == 0
+    assert pq.ParquetFile("out.parquet").metadata.num_row_groups == 1
+    assert len(read("out.parquet")) == 50_000
 
 
 def test_what_csv_cannot_hold(run):
