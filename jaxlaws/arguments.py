@@ -23,19 +23,21 @@ def arguments(
     """Coefficients, group ids, inputs and weights as arrays of one dtype, and that dtype."""
     given = by_name(law, inputs, named)
     xs = {v.name: number(given[v.name], v.name) for v in variables(law.inputs)}
+    named_group = isinstance(group, str)
     coefs, ids = _coefficients(law, group)
-    cs = {v.name: number(getattr(coefs, v.name), v.name) for v in variables(type(coefs))}
+    cs = {} if named_group else {v.name: number(getattr(coefs, v.name), v.name) for v in variables(law.coefs)}
     ws = None if weights is None else number(weights, "weights")
 
     dtype = _dtype(given.values(), xs.values(), cs.values(), (ws, ids))
     with jax.enable_x64(True) if beyond_setting(dtype) else contextlib.nullcontext():
         arrays = (
-            type(coefs)(**{name: _cast(c, dtype) for name, c in cs.items()}),
+            _in_dtype(law, group, dtype) if named_group else law.coefs(**{n: _cast(c, dtype) for n, c in cs.items()}),
             ids,
             law.inputs(**{name: _cast(x, dtype) for name, x in xs.items()}),
             None if ws is None else _cast(ws, dtype),
         )
-    _check_shapes(law, arrays)
+    coefs, ids, inputs, ws = arrays
+    _check_shapes(law, _shapes(coefs), _shape(ids), _shapes(inputs), _shape(ws))
     return arrays, dtype
 
 
@@ -83,7 +85,7 @@ def number(value: Any, name: str) -> Any:
         array = jnp.asarray(value)
     if array.dtype == np.longdouble:
         array = array.astype(np.float64)
-    if not (jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)):
+    if array.dtype.kind not in "fiu" and not jnp.issubdtype(array.dtype, np.floating):  # JAX has more than NumPy
         # Also lists of integers beyond 64 bits, which NumPy leaves as objects.
         if array.dtype == object and all(isinstance(x, (int, float)) for x in np.ravel(array)):
             return array.astype(np.float64)
@@ -111,7 +113,9 @@ def _dtype(given: Iterable[Any], inputs: Iterable[Any], coefs: Iterable[Any], ot
 def _has_dtype(raw: Any, array: Any) -> bool:
     if isinstance(raw, (int, float, list, tuple)) and not isinstance(raw, np.generic):
         return False
-    return jnp.issubdtype(array.dtype, np.floating) and not getattr(raw, "weak_type", False)
+    if array.dtype.kind in "iu":
+        return False
+    return not getattr(raw, "weak_type", False)
 
 
 def _cast(array: Any, dtype: Any) -> Any:
@@ -133,6 +137,13 @@ def _coefficients(law: Law, group: Any) -> tuple[Any, Any]:
             raise TypeError(f"{law.name}: missing or unknown coefficients: {wrong}")
         return law.coefs(**group), None
     return _stacked(law), group_ids(law, group)
+
+
+@functools.cache  # a group is handed to JAX once, not with every call
+def _in_dtype(law: Law, group: str, dtype: Any) -> Any:
+    coefs = law.groups[group]
+    with jax.ensure_compile_time_eval():
+        return law.coefs(**{v.name: jnp.asarray(getattr(coefs, v.name), dtype) for v in variables(law.coefs)})
 
 
 @functools.cache
@@ -165,9 +176,17 @@ def group_ids(law: Law, groups: Any) -> Any:
     return ids.astype(np.int32)
 
 
-def _check_shapes(law: Law, arguments: tuple[Any, Any, Any, Any]) -> None:
+def _shape(array: Any) -> tuple[int, ...] | None:
+    return None if array is None else array.shape
+
+
+def _shapes(values: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(getattr(values, v.name).shape for v in variables(type(values)))
+
+
+@functools.lru_cache(maxsize=1024)  # most calls have shapes that were seen before
+def _check_shapes(law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> None:
     """Raise a ValueError that names the field whose shape does not fit."""
-    coefs, ids, inputs, weights = arguments
     sizes: dict[str, int] = {}
     batches: dict[str, tuple[int, ...]] = {}
 
@@ -178,17 +197,16 @@ def _check_shapes(law: Law, arguments: tuple[Any, Any, Any, Any]) -> None:
             raise ValueError(f"{law.name}: {name} has shape {shape}; it must end in ({want})")
         batches[name] = shape[: len(shape) - len(axes)]
 
-    for v in variables(type(coefs)):
-        shape = getattr(coefs, v.name).shape
+    for v, shape in zip(variables(law.coefs), coefs, strict=True):
         check(v.name, v.shape, shape if ids is None else shape[1:])
     if ids is not None:
-        batches["group"] = ids.shape
-    for v in variables(law.inputs):
-        check(v.name, v.shape, getattr(inputs, v.name).shape)
+        batches["group"] = ids
+    for v, shape in zip(variables(law.inputs), inputs, strict=True):
+        check(v.name, v.shape, shape)
     if weights is not None:
         if not law.output_shape:
             raise TypeError(f"{law.name} has one output and takes no weights")
-        check("weights", law.output_shape, weights.shape)
+        check("weights", law.output_shape, weights)
     try:
         np.broadcast_shapes(*batches.values())
     except ValueError:

@@ -23,6 +23,7 @@ unknown group, IndexError for a group id out of range. NaN in gives NaN out, unl
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,6 +35,7 @@ import numpy as np
 from jaxlaws.arguments import arguments, beyond_setting, by_name, number
 from jaxlaws.columns import in_blocks
 from jaxlaws.law import Law, Var, variables
+from jaxlaws.numerics import keep_powers, matvec
 
 __all__ = [
     "elasticity",
@@ -226,7 +228,11 @@ def _value(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
 
 def _scalar(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
     outputs = law.fn(coefs, inputs)
-    return jnp.mean(outputs) if weights is None else jnp.sum(weights * outputs)
+    if not law.output_shape:
+        return outputs
+    if weights is None:
+        weights = jnp.full(outputs.shape, 1 / outputs.size, outputs.dtype)
+    return matvec((weights[None], outputs))[0]
 
 
 _gradient = jax.grad(_scalar, argnums=2)
@@ -278,7 +284,9 @@ def _over_batch(fn: Callable[..., Any], args: Any, core_ndims: Any) -> Any:
 
     for axis in reversed(range(len(shape))):
         point = jax.vmap(point, in_axes=tuple(0 if maps[axis] else None for maps in mapped))
-    return point(*leaves)
+    grid = any(len(set(maps)) > 1 for maps in mapped)
+    with keep_powers() if grid else contextlib.nullcontext():
+        return point(*leaves)
 
 
 def _call(
