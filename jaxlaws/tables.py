@@ -220,7 +220,11 @@ def numbers(frame: Frame, column: str, first_row: int) -> np.ndarray:
         raise DataError(f"column {column!r} must hold numbers; it holds {series.dtype}")
     if series.null_count():
         raise DataError(f"column {column!r} has no value: {_which(series.is_null().to_numpy(), first_row)}")
-    values = np.asarray(series.to_numpy())
+    if series.implementation.is_pyarrow() and not series.dtype.is_decimal():
+        array = series.to_native()  # in one piece it is not copied, and to_numpy() would load pandas
+        values = np.from_dlpack(array.chunk(0) if array.num_chunks == 1 else array.combine_chunks())
+    else:
+        values = np.asarray(series.to_numpy())
     if values.dtype.kind not in "fiu":  # decimals
         values = values.astype(np.float64)
     if values.dtype.kind == "f" and values.size and np.isnan(values.min()):
@@ -305,19 +309,33 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
 
 def _ids(law: Law, names: nw.Series[Any], first_row: int) -> np.ndarray:
     """The position in `law.groups` of each row's group."""
+    positions = {name: i for i, name in enumerate(law.groups)}
+    if names.dtype == nw.Categorical and names.implementation.is_pyarrow() and not names.null_count():
+        ids = _ids_of_dictionaries(names.to_native(), positions)
+        if not ids.size or ids.min() >= 0:
+            return ids
     if names.dtype in (nw.Categorical, nw.Enum, nw.String):  # Arrow has several kinds of strings
         names = names.cast(nw.String)
     if names.null_count():
         raise DataError(f"column {names.name!r} has no value: {_which(names.is_null().to_numpy(), first_row)}")
     if len(names) and names.dtype not in (nw.String, nw.Object):
         raise DataError(f"column {names.name!r} must hold names of groups; it holds {names.dtype}")
-    positions = {name: i for i, name in enumerate(law.groups)}
     for name in names.unique().to_list():
         if name not in positions:
             error = UnknownNameError.of(f"group of {law.name}", name, law.groups)
             raise DataError(f"column {names.name!r}, {_which((names == name).to_numpy(), first_row)}: {error}")
-    ids = names.replace_strict(list(positions), list(positions.values()), return_dtype=nw.Int32)
-    return np.asarray(ids.to_numpy())
+    ids = names.replace_strict(list(positions), list(positions.values()), return_dtype=nw.Int32).to_numpy()
+    return np.asarray(ids)
+
+
+def _ids_of_dictionaries(column: Any, positions: Mapping[str, int]) -> np.ndarray:
+    """The same for Arrow dictionaries, with one look per name and not per row; -1 for what is no name of a group."""
+    parts = [np.empty(0, np.int32)]
+    for chunk in column.chunks:
+        names = chunk.dictionary.to_pylist()
+        known = np.array([positions.get(name, -1) if isinstance(name, str) else -1 for name in names], np.int32)
+        parts.append(known[np.from_dlpack(chunk.indices)])
+    return np.concatenate(parts)
 
 
 def _which(bad: np.ndarray, first_row: int) -> str:
