@@ -345,11 +345,9 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     outside = Outside(law)
     others = 0  # rows of another group than the one that is used for all
     first_row = 1
-    with (
-        _open(law, args, typed=form in ("parquet", "jsonl")) as (reader, numbers),
-        files.open_writer(args.output, form or _usual_format(reader.format), compression) as writer,
-        _attended() as reader.watch,
-    ):
+
+    def extended() -> Iterator[Any]:
+        nonlocal first_row, others
         for table in reader:
             as_numbers = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
             frame = tables.as_frame(as_numbers)
@@ -363,9 +361,23 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
                 table = as_numbers
             for name, values in tables.results(law, rows, verbs, frame.columns, args.weights).items():
                 table = table.append_column(name, pa.array(values))
-            writer.write(table)
             first_row += rows.count
-        if first_row == 1:
+            yield table
+
+    with (
+        _open(law, args, typed=form in ("parquet", "jsonl")) as (reader, numbers),
+        files.open_writer(args.output, form or _usual_format(reader.format), compression, reader.schema) as writer,
+        _attended() as watch,
+        # Each table is written while the next one is read and predicted. Not from a stream: a thread that waits for
+        # one cannot be interrupted.
+        files.ahead(extended()) if reader.regular else contextlib.nullcontext(extended()) as finished,
+    ):
+        written = 0
+        for table in finished:
+            writer.write(table)
+            written += len(table)
+            watch(written, reader.fraction(written))
+        if not written:
             raise DataError("the table has no rows")
     if others:
         _warn(f"{args.group!r} was used for all rows, and {others:,} have another group in column 'group'")
@@ -385,10 +397,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     tally = Tally(law)
     first_row = 1
     only = [args.group_column or "group"]
-    with _open(law, args, law.output_columns, only=only) as (reader, numbers), _attended() as reader.watch:
+    with _open(law, args, law.output_columns, only=only) as (reader, numbers), _attended() as watch:
         for table in reader:
             table = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
             first_row += tally.add(tables.as_frame(table), group, first_row)
+            watch(first_row - 1, reader.fraction(first_row - 1))
         scores = tally.scores()
     if args.json:
         return _print_json(dataclasses.asdict(scores))

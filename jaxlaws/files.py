@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import io
@@ -13,6 +14,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any
 
@@ -22,10 +24,9 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from jaxlaws.display import print_table
 from jaxlaws.tables import DataError
 
-__all__ = ["FORMATS", "Reader", "Writer", "format_of", "open_reader", "open_writer", "parsed"]
+__all__ = ["FORMATS", "Reader", "Writer", "ahead", "format_of", "open_reader", "open_writer", "parsed"]
 
 FORMATS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
@@ -56,13 +57,15 @@ class Reader:
     Attributes:
         format: "parquet", "csv" or "jsonl".
         schema: The Arrow schema.
-        watch: Called with the number of rows read so far and, where it can be known, the share of the file.
+        fraction: The share of the file that a number of rows is, where it can be known.
+        regular: Whether it is a file or in memory, and not a stream that may keep its reader waiting.
     """
 
-    def __init__(self, format: str, schema: Any, batches: Any, fraction: Callable[[int], float | None]):
-        self.format, self.schema = format, schema
-        self._batches, self._fraction = batches, fraction
-        self.watch: Callable[[int, float | None], None] = lambda rows, share: None
+    def __init__(
+        self, format: str, schema: Any, batches: Any, fraction: Callable[[int], float | None], regular: bool = True
+    ):
+        self.format, self.schema, self.fraction, self.regular = format, schema, fraction, regular
+        self._batches = batches
 
     @classmethod
     def of(cls, table: Any) -> Reader:
@@ -70,12 +73,25 @@ class Reader:
         return cls("text", table.schema, table.to_batches(), lambda done: None)
 
     def __iter__(self) -> Iterator[Any]:
-        rows = 0
         with _arrow_errors(self.schema.names):
-            for table in _joined(self._batches):
-                yield table
-                rows += len(table)
-                self.watch(rows, self._fraction(rows))
+            yield from _joined(self._batches)
+
+
+@contextlib.contextmanager
+def ahead(items: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    """The items of an iterator, each made in a thread while the one before it is used.
+
+    At the end, also by an exception, the item that is being made is waited for.
+    """
+
+    def made() -> Iterator[Any]:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+    with ThreadPoolExecutor(1) as pool:
+        yield made()
 
 
 @contextlib.contextmanager
@@ -95,7 +111,8 @@ def open_reader(
         format: Its format; by default told by the suffix, and for standard input by the first bytes.
         columns: The columns to read, of those there are; by default all.
         numbers: Columns of numbers. CSV gives them as they are written, for `parsed` to read.
-        text: Columns of a CSV file that are text, whatever they look like.
+        text: Columns of text that repeats, whatever they look like in a CSV file; those of a Parquet file are read as
+            dictionaries, and the schema has the types that they have in the file.
         typed: Whether the other columns of a CSV file get the types that its first lines suggest, or stay as written.
 
     Yields:
@@ -124,10 +141,16 @@ def open_reader(
                 shutil.copyfileobj(source, spooled, 1 << 20)
                 source = spooled
             with _arrow_errors():
+                metadata = pq.read_metadata(source)
+                schema = metadata.schema.to_arrow_schema()
+                _check_names(schema.names)
+                repeating = [field.name for field in schema if field.name in text and _is_text(field.type)]
                 # Without pre_buffer and with a small buffer, a row group of any size is read piece by piece.
-                file = stack.enter_context(pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20))
-            schema = file.schema_arrow
-            _check_names(schema.names)
+                file = stack.enter_context(
+                    pq.ParquetFile(
+                        source, metadata=metadata, read_dictionary=repeating, pre_buffer=False, buffer_size=1 << 20
+                    )
+                )
             wanted = [name for name in schema.names if columns is None or name in columns]
             rows = max(file.metadata.num_rows, 1)
             batches = file.iter_batches(batch_size=_batch_rows(file, wanted), columns=wanted)
@@ -144,7 +167,11 @@ def open_reader(
             else:
                 batches = _open_json(stream, numbers)
             stack.enter_context(batches)
-        yield Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None)
+        yield Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None, bool(size))
+
+
+def _is_text(type: Any) -> bool:
+    return bool(pa.types.is_string(type) or pa.types.is_large_string(type))
 
 
 def _joined(batches: Any) -> Iterator[Any]:
@@ -339,8 +366,8 @@ class _Sink(io.RawIOBase):
 class Writer:
     """Writes Arrow tables of the same columns to a file, one after another."""
 
-    def __init__(self, file: Any, format: str, path: str, compression: str | None = None):
-        self._file, self._format, self._path = _Sink(file), format, path
+    def __init__(self, file: Any, format: str, path: str, compression: str | None = None, like: Any = None):
+        self._file, self._format, self._path, self._like = _Sink(file), format, path, like
         self._sink: Any = self._file
         if compression:
             self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), compression)
@@ -352,7 +379,9 @@ class Writer:
         """Append a table."""
         with self._errors():
             if self._format == "parquet":
-                self._parquet = self._parquet or _open_parquet(self._sink, table.schema)
+                self._parquet = self._parquet or _open_parquet(self._sink, table.schema, self._like)
+                with contextlib.suppress(pa.ArrowException):  # Arrow drops a dictionary when the next one differs
+                    table = table.unify_dictionaries()
                 self._parquet.write_table(table)
             elif self._format == "text":
                 self._shown.append(table[: max(SHOWN_ROWS - self._rows, 0)])
@@ -392,10 +421,16 @@ class Writer:
             raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
 
 
-def _open_parquet(sink: Any, schema: Any) -> Any:
+def _open_parquet(sink: Any, schema: Any, like: Any = None) -> Any:
     # Predictions hardly repeat: a dictionary of them costs time and saves nothing.
     repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
-    return pq.ParquetWriter(sink, schema, use_dictionary=repeating)
+    writer = pq.ParquetWriter(sink, schema, use_dictionary=repeating, store_schema=False)
+    # Arrow would store the types of the tables; text that came as a dictionary is text to the readers of the file.
+    for i, field in enumerate(schema):
+        if pa.types.is_dictionary(field.type) and like is not None and field.name in like.names:
+            schema = schema.set(i, like.field(field.name))
+    writer.add_key_value_metadata({**(schema.metadata or {}), "ARROW:schema": base64.b64encode(schema.serialize())})
+    return writer
 
 
 def _csv_header(schema: Any) -> bytes:
@@ -435,6 +470,8 @@ def _json_value(value: Any) -> str:
 
 
 def _text(table: Any, rows: int) -> str:
+    from jaxlaws.display import print_table
+
     text = io.StringIO()
     cells = [[f"{x:.6g}" if isinstance(x, float) else str(x) for x in row.values()] for row in table.to_pylist()]
     print_table(table.column_names, cells, file=text)
@@ -443,13 +480,14 @@ def _text(table: Any, rows: int) -> str:
 
 
 @contextlib.contextmanager
-def open_writer(path: str, format: str, compression: str | None = None) -> Iterator[Writer]:
+def open_writer(path: str, format: str, compression: str | None = None, like: Any = None) -> Iterator[Writer]:
     """Open a table for writing; a file appears under its name when it is whole, and not at all after an error.
 
     Args:
         path: A file, or "-" for standard output.
         format: "parquet", "csv", "jsonl", or "text": the first rows for people to read.
         compression: Compression of the whole file, as Arrow calls it.
+        like: A schema whose types the columns of a Parquet file have that are written as dictionaries.
 
     Yields:
         The writer.
@@ -458,7 +496,7 @@ def open_writer(path: str, format: str, compression: str | None = None) -> Itera
         OSError: The file cannot be written.
     """
     with contextlib.nullcontext(sys.stdout.buffer) if path == "-" else _whole_file(path) as file:
-        writer = Writer(file, format, path, compression)
+        writer = Writer(file, format, path, compression, like)
         try:
             yield writer
         except BaseException:
