@@ -102,6 +102,30 @@ def test_arrow_has_several_kinds_of_strings():
     np.testing.assert_array_equal(column(jl.predict_table(PARALLEL, table), "loss"), expected)
 
 
+def test_dictionaries_may_differ_from_piece_to_piece():
+    many = [f"other {i}" for i in range(100)]  # together too many for the indices
+
+    def chunk(ids, words):
+        return pa.DictionaryArray.from_arrays(pa.array(ids, pa.int8()), pa.array(words, pa.string()))
+
+    def predict(*chunks):
+        group = pa.chunked_array(chunks)
+        n = np.full(len(group), 1e9)
+        return column(
+            jl.predict_table(PARALLEL, pa.table({"num_params": n, "parallel_size": n / n, "group": group})), "loss"
+        )
+
+    pile, stack = (float(PARALLEL(name, n=np.array(1e9), p=1.0)) for name in ("pile", "stack"))
+    found = predict(chunk([0, 1], ["pile", "stack", *many]), chunk([0, 1, 0], ["stack", "pile", None, *many[::-1]]))
+    np.testing.assert_allclose(found, [pile, stack, stack, pile, stack], rtol=1e-15)
+    with pytest.raises(jl.DataError, match=r"column 'group', row 3: unknown .* 'other 0'"):
+        predict(chunk([0, 1], ["pile", "stack"]), chunk([0, 1], ["pile", *many]))
+    with pytest.raises(jl.DataError, match="column 'group' has no value: row 2"):
+        predict(chunk([0, 1], ["pile", "stack"]), chunk([1, 0], ["pile", None]))
+    with pytest.raises(jl.DataError, match="column 'group' has no value: row 1"):
+        predict(chunk([0, None], ["pile", "stack"]))
+
+
 def test_extrapolation_is_warned_of_or_refused():
     table = {"n": [1e9, 1e12], "p": [2, 2]}
     words = "1 of 2 rows outside the range that parallel was fitted on: num_params in 1"
