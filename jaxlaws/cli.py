@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import gc
 import itertools
 import json
 import math
@@ -13,9 +14,11 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+import jax
 import narwhals as nw
 import numpy as np
 
@@ -45,14 +48,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for bad input.
     """
+    if argv is None:
+        _settle()
     status = _run(_parser().parse_args(argv))
-    if argv is None and status:
-        # At once: threads of Arrow may still be reading, and abort a process that is being taken down.
+    if argv is None:
+        # At once: threads of Arrow may still be reading, and abort a process that is being taken down; and taking
+        # down what is imported takes longer than many a run.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, AttributeError):
                 stream.flush()
         os._exit(status)
     return status
+
+
+def _settle() -> None:
+    """Set what only the command may set, in a process of its own."""
+    gc.freeze()  # what is imported is no garbage, and is not looked through again
+    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "jaxlaws")
+    settings = {
+        "jax_compilation_cache_dir": folder if os.path.isabs(folder) else None,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_logging_level": "CRITICAL",  # what does not fit in the cache, or to the processor, is compiled again
+    }
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -91,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jaxlaws",
         description="Predict the loss of language models with scaling laws.",
-        epilog='"jaxlaws COMMAND --help" shows the options of a command, with examples.',
+        epilog='"jaxlaws COMMAND --help" shows the options of a command, with examples. Compiled functions are kept '
+        "for the next run in $XDG_CACHE_HOME/jaxlaws, by default ~/.cache/jaxlaws; JAX_COMPILATION_CACHE_DIR names "
+        "another folder, and JAX_ENABLE_COMPILATION_CACHE=false keeps none.",
     )
     parser.add_argument("--version", action="version", version=f"jaxlaws {jaxlaws.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -360,7 +383,11 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
             if form in ("parquet", "jsonl"):
                 table = as_numbers
             for name, values in tables.results(law, rows, verbs, frame.columns, args.weights).items():
-                table = table.append_column(name, pa.array(values))
+                # pa.array() would load pandas.
+                column = pa.Array.from_buffers(
+                    pa.from_numpy_dtype(values.dtype), rows.count, [None, pa.py_buffer(values)]
+                )
+                table = table.append_column(name, column)
             first_row += rows.count
             yield table
 

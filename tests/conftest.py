@@ -15,6 +15,15 @@ HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Where runs of the command keep what is compiled: not in the home of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(params=list(jl.laws))
 def law(request):
     return jl.laws[request.param]

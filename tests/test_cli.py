@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -28,9 +29,11 @@ from sampling import columns
 
 import jaxlaws as jl
 from jaxlaws.cli import main
+from jaxlaws.tables import DataError
 
 PARALLEL = jl.laws["parallel"]
 RUNS = {"num_params": [1e9, 2e9, 4e9], "parallel_size": [1, 2, 4], "group": ["pile", "stack", "pile"]}
+KIND = pa.dictionary(pa.int8(), pa.string())
 
 
 @pytest.fixture(autouse=True)
@@ -263,6 +266,7 @@ def test_examples_are_within_the_range_and_repeatable(run, law):
 def test_help_shows_an_example_of_every_command(run):
     status, out, _ = run("--help")
     assert status == 0
+    assert "JAX_COMPILATION_CACHE_DIR" in out
     for name in ("list", "show", "predict", "gradient", "evaluate", "example"):
         assert name in out
         status, text, _ = run(name, "--help")
@@ -427,12 +431,75 @@ def test_bad_arguments(run, args, words):
 def test_errors_count_rows_over_all_batches(run, monkeypatch):
     from jaxlaws import files
 
-    monkeypatch.setattr(files, "_batch_rows", lambda file, columns: 10)
+    monkeypatch.setattr(files, "BATCH_ROWS", 10)
     write("runs.parquet", {"n": [1e9] * 95 + [None], "p": [1] * 96})
     status, _, err = run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.csv")
     assert status == 2
     assert "row 96" in err
     assert os.listdir() == ["runs.parquet"]
+
+
+def write_rows(path, rows, **options):
+    """A table of rows that all differ, in order."""
+    pq.write_table(pa.table({"n": np.linspace(1e9, 2e9, rows), "p": np.ones(rows)}), path, **options)
+
+
+def test_rows_keep_their_order_over_batches(run, monkeypatch):
+    from jaxlaws import files
+
+    monkeypatch.setattr(files, "BATCH_ROWS", 1024)
+    write_rows("runs.parquet", 50_000, row_group_size=700)
+    assert run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.parquet")[0] == 0
+    found = read("out.parquet")
+    assert found["n"].equals(read("runs.parquet")["n"])
+    np.testing.assert_allclose(found["loss"], PARALLEL("pile", n=found["n"].to_numpy(), p=1.0), rtol=1e-15)
+    assert pq.read_metadata("out.parquet").num_row_groups > 40
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "-"])
+def test_a_file_whose_end_is_damaged(run, monkeypatch, output):
+    from jaxlaws import files
+
+    monkeypatch.setattr(files, "BATCH_ROWS", 1000)
+    write_rows("runs.parquet", 5000, row_group_size=1000, use_dictionary=False, compression="gzip")
+    last = pq.read_metadata("runs.parquet").row_group(4).column(0)
+    damaged = bytearray(Path("runs.parquet").read_bytes())
+    middle = last.data_page_offset + last.total_compressed_size // 2
+    damaged[middle : middle + 50] = bytes(50)
+    Path("runs.parquet").write_bytes(damaged)
+    status, _, err = run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", output)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("jaxlaws: runs.parquet: ")
+    assert os.listdir() == ["runs.parquet"]
+
+
+def test_items_made_ahead():
+    from jaxlaws.files import ahead
+
+    made = []
+
+    def items():
+        for i in range(5):
+            made.append(i)
+            yield i
+        raise DataError("the end")
+
+    threads = threading.active_count()
+    used = []
+
+    def use():
+        with ahead(items()) as found:
+            for item in found:
+                time.sleep(0.02)
+                assert len(made) <= item + 2  # one ahead, and no more
+                used.append(item)
+
+    with pytest.raises(DataError, match="the end"):
+        use()
+    assert used == [0, 1, 2, 3, 4]
+    with contextlib.suppress(KeyError), ahead(items()) as found:
+        raise KeyError(next(found))
+    assert threading.active_count() == threads
 
 
 def test_the_output_that_was_there_survives_an_error(run):
@@ -507,18 +574,74 @@ def test_no_permission():
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_leaves_nothing(how):
-    command("example", "parallel", "--rows", 3_000_000, "-o", "runs.csv")
-    args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", "runs.csv", "-o", "out.jsonl"]
+@pytest.mark.parametrize(
+    ("source", "target"), [("runs.csv", "out.jsonl"), ("runs.parquet", "out.parquet"), ("runs.parquet", "out.jsonl")]
+)
+def test_an_interrupted_run_leaves_nothing(how, source, target):
+    command("example", "parallel", "--rows", 3_000_000, "-o", source)
+    args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", source, "-o", target]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits what is ignored
     with subprocess.Popen(args, stderr=subprocess.PIPE) as process:
         signal.signal(signal.SIGINT, before)
         while process.poll() is None and not any(name.endswith(".part") for name in os.listdir()):
             time.sleep(0.01)
         process.send_signal(how)
+        sent = time.monotonic()
         assert process.stderr.read() == b""
+    assert time.monotonic() - sent < 5
     assert process.returncode in (130, 143)
-    assert os.listdir() == ["runs.csv"]
+    assert os.listdir() == [source]
+
+
+def test_an_interrupt_while_a_table_is_read_ahead(run, monkeypatch):
+    """The interrupt comes while a thread reads: the run ends after that read, with nothing left of it."""
+    from jaxlaws import files
+
+    monkeypatch.setattr(files, "BATCH_ROWS", 100)
+    write_rows("runs.parquet", 5000)
+    reading, ended = threading.Event(), []
+    joined = files._joined
+
+    def slow(batches):
+        for i, table in enumerate(joined(batches)):
+            if i == 3:
+                reading.set()
+                time.sleep(0.5)
+                ended.append(i)
+            yield table
+
+    def interrupt():
+        reading.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(files, "_joined", slow)
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    before = threading.active_count()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, out, err = run("predict", "parallel", "runs.parquet", "--group", "pile", "-o", "out.parquet")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    sender.join()
+    assert (status, out, err) == (130, "", "")
+    assert ended == [3]
+    assert os.listdir() == ["runs.parquet"]
+    assert threading.active_count() < before
+
+
+def test_a_stream_can_be_interrupted_while_it_says_nothing():
+    args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", "-", "--group", "pile", "-o", "out.csv"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(args, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        signal.signal(signal.SIGINT, before)
+        process.stdin.write(b"num_params,parallel_size\n1e9,1\n")
+        process.stdin.flush()
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert process.stderr.read() == b""
+    assert os.listdir() == []
 
 
 def test_a_reader_that_has_seen_enough():
@@ -618,6 +741,29 @@ def test_small_row_groups_are_put_together(run):
     assert len(read("out.parquet")) == 50_000
 
 
+def test_groups_are_a_dictionary_in_the_file_and_text_to_its_readers(run):
+    schema = pa.schema(
+        {"n": pa.float64(), "p": pa.float32(), "group": pa.string(), "day": pa.date32(), "kind": KIND},
+        {"made": "by hand"},
+    )
+    names = ["pile", "stack", "stack", "pile"] * 500
+    runs = {"n": [1e9] * 2000, "p": [1] * 2000, "group": names, "day": [1] * 2000, "kind": names}
+    # Names come in another order in each row group, which are put together.
+    pq.write_table(pa.table(runs, schema), "runs.parquet", row_group_size=50)
+    assert run("predict", "parallel", "runs.parquet", "-o", "out.parquet")[0] == 0
+    found = read("out.parquet")
+    assert found.schema.equals(schema.append(pa.field("loss", pa.float64())), check_metadata=True)
+    assert found["group"].to_pylist() == found["kind"].to_pylist() == names
+    group = pq.read_metadata("out.parquet").row_group(0).column(2)
+    assert (group.statistics.min, group.statistics.max) == ("pile", "stack")
+    assert group.total_uncompressed_size < 1000  # a bit a row
+    import pandas
+    import polars
+
+    assert polars.read_parquet("out.parquet")["group"].dtype == polars.String
+    assert pandas.read_parquet("out.parquet")["group"].tolist() == names
+
+
 def test_what_csv_cannot_hold(run):
     write("runs.jsonl", {**RUNS, "config": [{"lr": 1}] * 3})
     status, out, err = run("predict", "parallel", "runs.jsonl", "--to", "csv")
@@ -634,6 +780,52 @@ def test_json_has_no_infinity(run):
     write("runs.csv", {**RUNS, "loss": [2.0, 2.0, 2.0]})
     scores = json.loads(run("evaluate", "parallel", "runs.csv", "--json")[1])
     assert scores["r2"] is scores["nmse"] is None
+
+
+def entries(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).rglob("*-cache")}
+
+
+def test_compiled_functions_are_kept(folder):
+    point = ("predict", "parallel", "n=1e9", "p=1", "--group", "pile", "--json")
+
+    def run(**settings):
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XDG_"))}
+        done = command(*point, env={**env, "HOME": str(folder / "home"), **settings})
+        assert (done.returncode, done.stdout.count(b"\n"), done.stderr) == (0, 1, b"")
+
+    run()
+    kept = entries("home/.cache/jaxlaws")
+    assert kept
+    run()
+    assert entries("home") == kept  # found again
+    for path in Path("home/.cache/jaxlaws").iterdir():
+        path.write_bytes(b"damaged")
+    run()
+    run(XDG_CACHE_HOME=str(folder / "a"))
+    run(XDG_CACHE_HOME=str(folder / "b"), JAX_COMPILATION_CACHE_DIR=str(folder / "c"))
+    run(XDG_CACHE_HOME=str(folder / "d"), JAX_ENABLE_COMPILATION_CACHE="false")
+    run(XDG_CACHE_HOME="relative")  # which is to be ignored
+    Path("file").touch()
+    run(XDG_CACHE_HOME=str(folder / "file"))  # where nothing can be kept
+    assert len(entries("a/jaxlaws")) == len(entries("c")) == len(kept)
+    assert sorted(os.listdir()) == ["a", "c", "file", "home"]
+
+
+def test_only_the_command_keeps_compiled_functions():
+    script = "import jax, jaxlaws.cli as c; c.main(['list']); print(jax.config.jax_compilation_cache_dir)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.endswith("\nNone\n")
+
+
+def test_a_run_loads_no_package_that_it_does_not_need():
+    write("runs.parquet")
+    script = (
+        "import sys; from jaxlaws.cli import main; main(['predict', 'parallel', 'runs.parquet', '-o', 'out.parquet']);"
+        "print({'pandas', 'polars', 'rich.console'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
 def test_closed_or_full_standard_output():
