@@ -3,8 +3,8 @@
     pytest benchmarks/bench_laws.py --benchmark-group-by=param:name,param:verb,param:dtype,param:rows
 
 Each peer is a parameter of the same benchmark, and peers of one comparison run right after each other. Results are
-checked equal before they are timed, compilation is over by then, and outputs are waited for. `python -m
-benchmarks.report` makes tables of it.
+checked equal before they are timed, compilation is over by then, and outputs are waited for. Values are computed for
+batches of all `--sizes`, gradients for the largest. `python -m benchmarks.report` makes tables of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import peers
-import pytest
 from peers import with_c
 
 import jaxlaws as jl
@@ -27,15 +26,15 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
 def pytest_generate_tests(metafunc):
     """Parameters in this order, so that the last one, the peer, changes fastest."""
     sizes = metafunc.config.getoption("--sizes")
-    for parameter, values in {
-        "name": list(jl.laws),
-        "verb": list(VERBS),
-        "dtype": list(TOLERANCE),
-        "rows": [pytest.param(n, id=f"2^{n.bit_length() - 1}" if n & (n - 1) == 0 else str(n)) for n in sizes],
-        "peer": ["jaxlaws", "jaxlaws_on_numpy", *peers.NAMES],
-    }.items():
-        if parameter in metafunc.fixturenames:
-            metafunc.parametrize(parameter, values)
+    ids = {n: f"2^{n.bit_length() - 1}" if n > 1 and not n & (n - 1) else str(n) for n in sizes}
+    metafunc.parametrize("name", list(jl.laws))
+    metafunc.parametrize("dtype", list(TOLERANCE))
+    if "peer" not in metafunc.fixturenames:
+        metafunc.parametrize("rows", sizes, ids=ids.get)
+        return
+    verbs = [("value", n) for n in sizes] + [("gradient", max(sizes))]
+    metafunc.parametrize("verb, rows", verbs, ids=[f"{verb}-{ids[n]}" for verb, n in verbs])
+    metafunc.parametrize("peer", ["jaxlaws", "jaxlaws_on_numpy", *peers.NAMES])
 
 
 def prepare(peer, case):

@@ -19,7 +19,7 @@ def pytest_addoption(parser):
         "--sizes",
         type=lambda text: [count(size) for size in text.split(",")],
         default=[1, 2**10, 2**20],
-        help="rows of the batches, separated by commas (default 1,2^10,2^20)",
+        help="rows of the batches, smallest first (default 1,2^10,2^20)",
     )
     parser.addoption("--seconds", type=float, default=0.3, help="time for the rounds of one benchmark (default 0.3)")
 
@@ -31,9 +31,10 @@ def clock(benchmark, request):
     def measure(run, rows, check=lambda result: None):
         first = seconds(run, check)
         warm = min(seconds(run) for _ in range(2 if first < 1 else 1))
+        budget = request.config.getoption("--seconds")
         iterations = max(1, min(1000, int(1e-3 / warm)))
-        rounds = max(3, min(100, int(request.config.getoption("--seconds") / (warm * iterations))))
-        benchmark.pedantic(run, rounds=rounds, iterations=iterations, warmup_rounds=1)
+        rounds = max(3 if warm < 1 else 2, min(100, int(budget / (warm * iterations))))
+        benchmark.pedantic(run, rounds=rounds, iterations=iterations)
         benchmark.extra_info["rows"] = rows
         benchmark.extra_info["compile, seconds"] = max(0.0, first - warm)
         if benchmark.stats:

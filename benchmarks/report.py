@@ -1,0 +1,468 @@
+"""Run the benchmarks, and write what they say to RESULTS.md and a plot, beside this file.
+
+python -m benchmarks.report            # about a quarter of an hour on two cores
+python -m benchmarks.report --quick    # about a minute: smaller batches, no torch, no files
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+DTYPES = ("float32", "float64")
+LARGE = 1 << 18  # rows from which a batch counts for the goals
+PEERS = {  # in the order of the tables
+    "jaxlaws": "**jaxlaws**",
+    "jaxlaws_on_numpy": "jaxlaws, NumPy in",
+    "c": "C with libmvec",
+    "c_rows": "C, array of rows",
+    "torch": "torch.compile",
+    "numpy": "NumPy by hand",
+    "numexpr": "numexpr",
+    "numba": "numba parallel",
+    "polars": "polars",
+    "published": "published Python",
+}
+TOOLS = ("torch", "numexpr", "numba", "polars")
+COMPILED = ("jaxlaws", "torch", "numba", "numexpr")
+PACKAGES = ("jaxlaws", "jax", "jaxlib", "numpy", "torch", "numexpr", "numba", "polars", "pyarrow")
+
+
+# Running.
+
+
+class Step(NamedTuple):
+    """One call of pytest."""
+
+    title: str
+    file: str
+    args: str
+    selection: str = ""
+    passes: int = 1  # minutes apart, which keeps a disturbance of the machine out of the best of them
+
+
+FULL = (
+    Step("laws", "bench_laws.py", "--sizes 1,2^10,2^15,2^20 --seconds 0.15", passes=2),
+    Step("kinds of batches", "bench_batches.py", "--sizes 2^20", passes=2),
+    Step("large batches", "bench_laws.py", "--sizes 2^24", "value or memory"),
+    Step("files", "bench_files.py", "--rows 50000000", "pyarrow or jaxlaws and not gradients and not float32"),
+)
+QUICK = (
+    Step("laws", "bench_laws.py", "--sizes 2^10,2^18 --seconds 0.02", "not torch"),
+    Step("kinds of batches", "bench_batches.py", "--sizes 2^16 --seconds 0.02"),
+)
+
+
+def measure(steps: Sequence[Step], folder: Path, cache: str) -> list[dict[str, Any]]:
+    """The measurements of all steps; those that the folder has already are not made again."""
+    work = [(step, turn) for turn in (1, 2) for step in steps if turn <= step.passes]
+    found = []
+    for number, (step, turn) in enumerate(work, 1):
+        target = folder / f"{step.title.replace(' ', '_')}_{turn}.json"
+        if not target.exists():
+            print(f"{number} of {len(work)}: {step.title}" + (f", pass {turn}" if step.passes > 1 else ""), flush=True)
+            start = time.monotonic()
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
+            command += ["--benchmark-quiet", f"--benchmark-json={target}", str(HERE / step.file), *step.args.split()]
+            # torch must compile, and not find that its work was done by an earlier run.
+            environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
+            subprocess.run([*command, "-k", step.selection], cwd=HERE.parent, env=environment, check=False)
+            print(f"    {time.monotonic() - start:.0f} s", flush=True)
+        with contextlib.suppress(FileNotFoundError):
+            found += json.loads(target.read_text())["benchmarks"]
+    return found
+
+
+class Measured:
+    """The best of each benchmark over all passes, by its name and the values of its parameters in any order."""
+
+    def __init__(self, measurements: Iterable[dict[str, Any]]):
+        self.seconds: dict[Any, float] = {}
+        self.compiling: dict[Any, float] = {}
+        self.rows: dict[Any, int] = {}
+        self.values: dict[str, dict[Any, None]] = {}
+        for m in measurements:
+            parameters = m["params"] or {}
+            key = self._key(m["name"].partition("[")[0].removeprefix("test_"), *parameters.values())
+            self.seconds[key] = min(m["stats"]["min"], self.seconds.get(key, math.inf))
+            self.compiling.setdefault(key, m["extra_info"].get("compile, seconds", math.nan))  # a later pass may cache
+            self.rows[key] = m["extra_info"].get("rows", 0)
+            for name, value in parameters.items():
+                self.values.setdefault(name, {})[value] = None
+
+    @staticmethod
+    def _key(benchmark: str, *parameters: Any) -> Any:
+        return benchmark, frozenset(map(str, parameters))
+
+    def time(self, benchmark: str, *parameters: Any) -> float:
+        """Seconds a call; NaN if it was not measured."""
+        return self.seconds.get(self._key(benchmark, *parameters), math.nan)
+
+    def rate(self, benchmark: str, *parameters: Any) -> float:
+        """Million rows per second; NaN if it was not measured."""
+        return self.rows.get(self._key(benchmark, *parameters), 0) / self.time(benchmark, *parameters) / 1e6
+
+    def law(self, name: str, verb: str, dtype: str, rows: int, peer: str) -> float:
+        """Million rows per second of a law in a peer."""
+        return self.rate("rows_per_second", name, verb, dtype, rows, peer)
+
+    def compile_time(self, name: str, peer: str) -> float:
+        """Seconds; that of small batches, since the first call of a large one also waits for memory."""
+        keys = [
+            self._key("rows_per_second", name, "value", d, n, peer) for d in DTYPES for n in self.sizes if n < LARGE
+        ]
+        return max((self.compiling[key] for key in keys if key in self.compiling), default=math.nan)
+
+    @property
+    def laws(self) -> list[str]:
+        """The laws that were measured."""
+        return sorted(self.values["name"])
+
+    @property
+    def sizes(self) -> list[int]:
+        """The batch sizes of laws, without those that only the plot shows."""
+        return sorted(self.values["rows"])
+
+
+# Goals: what issue and README promise, as ratios in one run.
+
+
+class Goal(NamedTuple):
+    """A bound on some measured numbers."""
+
+    text: str
+    bound: float
+    unit: str
+    cases: dict[str, float]
+    most: bool = False  # the bound is an upper one
+
+    def row(self) -> list[str]:
+        """Its row of the table."""
+        cases = {where: value for where, value in self.cases.items() if not math.isnan(value)}
+        bound = f"at {'most' if self.most else 'least'} {self.bound:g}{self.unit}"
+        if not cases:
+            return [self.text, bound, "", "", "", "not measured"]
+        missed = [value for value in cases.values() if (value > self.bound if self.most else value < self.bound)]
+        where = (max if self.most else min)(cases, key=lambda name: cases[name])
+        verdict = f"**not met** in {len(missed)} of {len(cases)}" if missed else "met"
+        middle = digits(statistics.median(cases.values())) if len(cases) > 1 else ""
+        return [self.text, bound, digits(cases[where]) + self.unit, middle and middle + self.unit, where, verdict]
+
+
+def goals(m: Measured) -> list[Goal]:
+    """The goals, with what was measured for each."""
+    large = [n for n in m.sizes if n >= LARGE]
+
+    def against(peers: Sequence[str], laws: Sequence[str]) -> dict[str, float]:
+        return {
+            f"{name}, {dtype}, {rows_text(rows)}": m.law(name, "value", dtype, rows, "jaxlaws")
+            / best(m.law(name, "value", dtype, rows, peer) for peer in peers)
+            for name in laws
+            for dtype in DTYPES
+            for rows in large
+        }
+
+    def compare(benchmark: str, a: str, b: str, laws: Sequence[str], value: Callable[..., float]) -> dict[str, float]:
+        return {
+            f"{name}, {dtype}": value(benchmark, name, dtype, a) / value(benchmark, name, dtype, b)
+            for name in laws
+            for dtype in DTYPES
+        }
+
+    one_row = {
+        f"{name}, {kind}": 1e6 * m.time("one_row", name, kind) for name in m.laws for kind in ("jax", "numpy", "python")
+    }
+    long = {name: m.rate("long_columns", name, 64) / m.rate("long_columns", name, 1) for name in m.laws}
+    files = {"parallel": m.time("parquet_to_parquet", "jaxlaws") / m.time("parquet_to_parquet", "pyarrow_rewrite")}
+    both = compare("value_and_gradient", "value_and_gradient", "predict", m.laws, m.time)
+    return [
+        Goal("NumPy, vectorised by hand", 3, "x", against(["numpy"], m.laws)),
+        Goal("the best of torch.compile, numexpr, numba and polars", 1.2, "x", against(TOOLS, m.laws)),
+        Goal("C with libmvec", 1, "x", against(["c", "c_rows"], m.laws)),
+        Goal("the same, domain_mixture alone", 1, "x", against(["c", "c_rows"], ["domain_mixture"])),
+        Goal("value and gradient: time, against that of the value", 1.6, "x", both, most=True),
+        Goal(
+            "a grid of two axes, against its points as columns", 5, "x", compare("grid", "axes", "flat", m.laws, m.rate)
+        ),
+        Goal("rows of mixed groups, against one group", 0.7, "x", compare("groups", "mixed", "one", ["sft"], m.rate)),
+        Goal("one row: time of a call", 40, " us", one_row, most=True),
+        Goal("64 times as many rows: rows per second", 0.9, "x", long),
+        Goal("`jaxlaws predict`, 50 M rows: time, against pyarrow", 1.25, "x", files, most=True),
+    ]
+
+
+def best(rates: Iterable[float]) -> float:
+    """The largest that was measured."""
+    return max((rate for rate in rates if not math.isnan(rate)), default=math.nan)
+
+
+# Writing.
+
+
+def digits(x: float) -> str:
+    """Three digits, without exponents."""
+    if math.isnan(x):
+        return ""
+    if x >= 1000:
+        return f"{round(x, 2 - math.floor(math.log10(x))):,.0f}"
+    return f"{x:.3g}" if x >= 1e-4 else f"{x:.1e}"
+
+
+def rows_text(rows: int) -> str:
+    """A power of two as one."""
+    return f"2^{rows.bit_length() - 1}" if rows > 1 and not rows & (rows - 1) else str(rows)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[int] = (0,)) -> str:
+    """An aligned Markdown table of numbers, but for the columns of text."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
+
+    def text(line: Sequence[str]) -> str:
+        aligned = (c.ljust(widths[i]) if i in text_columns else c.rjust(widths[i]) for i, c in enumerate(line))
+        return "| " + " | ".join(aligned) + " |"
+
+    rule = ["-" * w if i in text_columns else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join([text(lines[0]), text(rule), *map(text, lines[1:])])
+
+
+def rates(columns: dict[str, Callable[[str], float]], memory: Callable[[str], float] | None = None) -> str:
+    """A table of peers: million rows per second, and how many times faster jaxlaws is."""
+    ours = {title: rate("jaxlaws") for title, rate in columns.items()}
+
+    def cell(title: str, peer: str) -> str:
+        rate = columns[title](peer)
+        if math.isnan(rate):
+            return ""
+        return digits(rate) if peer == "jaxlaws" else f"{digits(rate)} ({ours[title] / rate:.2g}x)"
+
+    rows = [[label, *(cell(title, peer) for title in columns)] for peer, label in PEERS.items()]
+    if memory is not None:
+        rows.append(["limit of memory", *(digits(memory(title)) for title in columns)])
+    return table(["", *columns], [row for row in rows if any(row[1:])])
+
+
+def law_table(m: Measured, name: str) -> str:
+    """The values of one law."""
+    shown = [n for n in m.sizes if n in (1, 2**10) or n >= LARGE]
+    cases = {f"{dtype}, {rows_text(n)}": (dtype, n) for dtype in DTYPES for n in shown}
+    return rates(
+        {title: lambda peer, case=case: m.law(name, "value", *case, peer) for title, case in cases.items()},
+        lambda title: m.rate("memory", name, *cases[title]),
+    )
+
+
+def gradient_table(m: Measured, dtype: str) -> str:
+    """The gradients of all laws at the largest size that they were measured at."""
+    rows = max(
+        n for n in m.sizes if any(not math.isnan(m.law(name, "gradient", dtype, n, "jaxlaws")) for name in m.laws)
+    )
+    return rates({name: lambda peer, name=name: m.law(name, "gradient", dtype, rows, peer) for name in m.laws})
+
+
+def batch_table(m: Measured) -> str:
+    """What kinds of batches cost: a row for each, a column per law."""
+
+    def ratio(value: Callable[..., float], benchmark: str, a: str, b: str) -> Callable[[str], str]:
+        def cell(name: str) -> str:
+            found = [digits(value(benchmark, name, d, a) / value(benchmark, name, d, b)) for d in DTYPES]
+            return ", ".join(found) if all(found) else ""
+
+        return cell
+
+    def long(name: str) -> str:
+        return digits(m.rate("long_columns", name, 64) / m.rate("long_columns", name, 1))
+
+    def dicts(name: str) -> str:
+        ours, theirs = (m.rate("list_of_dicts", name, peer) for peer in ("jaxlaws", "published"))
+        return "" if math.isnan(ours / theirs) else f"{digits(ours)} ({ours / theirs:.2g}x)"
+
+    rows: dict[str, Callable[[str], str]] = {
+        "value and gradient: time / that of the value": ratio(
+            m.time, "value_and_gradient", "value_and_gradient", "predict"
+        ),
+        "grid of two axes: speed / that of its points as columns": ratio(m.rate, "grid", "axes", "flat"),
+        "rows of mixed groups: speed / that of one group": ratio(m.rate, "groups", "mixed", "one"),
+        "64 times as many rows, float32: rows per second": long,
+        **{
+            f"one row of {text}: microseconds": lambda name, kind=kind: digits(1e6 * m.time("one_row", name, kind))
+            for kind, text in {"jax": "JAX arrays", "numpy": "NumPy arrays", "python": "Python numbers"}.items()
+        },
+        "lists of dicts: M rows/s (against the published code)": dicts,
+    }
+    return table(["", *m.laws], [[text, *map(cell, m.laws)] for text, cell in rows.items()])
+
+
+def compile_table(m: Measured) -> str:
+    """Seconds that a first call takes more than a warm one."""
+    rows = [[PEERS[peer], *(digits(m.compile_time(name, peer)) for name in m.laws)] for peer in COMPILED]
+    return table(["", *m.laws], [row for row in rows if any(row[1:])])
+
+
+def machine() -> str:
+    """Processor, cores, vector instructions and memory."""
+    facts: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = facts.get("model name", platform.processor() or platform.machine())
+    family = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
+    flags = [
+        flag for flag in ("avx2", "fma", "avx512f", "avx512dq", "avx512vl") if flag in facts.get("flags", "").split()
+    ]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}{family}, {cores} cores, {' '.join(flags) or 'no flags known'}, {memory:.0f} GiB of memory"
+
+
+def versions() -> str:
+    """Of Python, the packages, the C compiler and the C library."""
+    found = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{package} {importlib.metadata.version(package)}")
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = [os.environ.get("CC", "cc"), "--version"]
+        found.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0])
+    return ", ".join([*found, " ".join(platform.libc_ver())])
+
+
+def paragraph(*parts: str) -> str:
+    """Text in lines that a terminal holds."""
+    return textwrap.fill(" ".join(part for part in parts if part), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def document(m: Measured, quick: bool) -> str:
+    """RESULTS.md."""
+    achieved = [goal.row() for goal in goals(m)]
+    met = sum(row[-1] == "met" for row in achieved)
+    flag = " --quick" if quick else ""
+    large = " and ".join(rows_text(n) for n in m.sizes if n >= LARGE)
+    parts = [
+        "# Results of the benchmarks",
+        paragraph(
+            f"Made by `python -m benchmarks.report{flag}` after `pip install -e '.[bench]'` (and",
+            "`'.[torch]'`, which is optional). Each number is the best of several rounds" + ("." if quick else ","),
+            "" if quick else "up to 2^20 rows in two passes that are minutes apart.",
+            "Peers of one comparison ran right after each other, on all cores, and their results were checked equal",
+            "first. What each peer does is said in [`peers`](peers/__init__.py).",
+        ),
+        paragraph(f"Machine: {machine()}.") + "\n\n" + paragraph(f"Versions: {versions()}."),
+        "## Goals",
+        paragraph(
+            f"{met} of {len(achieved)} are met. A goal with many cases (laws, dtypes, {large} rows) is met if all of",
+            "them meet it. A peer is compared by rows per second, with JAX arrays as inputs.",
+        ),
+        table(["jaxlaws against", "goal", "worst", "median", "worst case", "verdict"], achieved, (0, 1, 4, 5)),
+        "## Speed",
+        "![Rows per second against rows of a batch, for every law](speed.svg)",
+        paragraph(
+            "Million rows per second for some numbers of rows, and in brackets how many times as fast jaxlaws is. The",
+            "limit of memory is reading the same columns and writing as many as the law has outputs, without the law.",
+        ),
+        *(f"### {name}\n\n{law_table(m, name)}" for name in m.laws),
+        "## Gradients",
+        "The derivatives by all inputs, in float32 and then in float64; numbers as above.",
+        *(gradient_table(m, dtype) for dtype in DTYPES),
+        "## Kinds of batches",
+        "Two numbers are float32 and float64.",
+        batch_table(m),
+        "## Compile time",
+        paragraph(
+            "Seconds that the first call of a small batch takes more than a warm one; the slower of both dtypes. C",
+            f"compiles all laws at once, in {digits(best(m.compile_time(name, 'c') for name in m.laws))} s.",
+        ),
+        compile_table(m),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(m: Measured, path: Path) -> None:
+    """Speed against batch size: a row of panels per dtype, a panel per law."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    style = {
+        "jaxlaws": ("#d62728", 2.4),
+        "c": ("#000000", 1.2),
+        "torch": ("#ff7f0e", 1.2),
+        "numpy": ("#1f77b4", 1.2),
+        "numexpr": ("#2ca02c", 1.2),
+        "numba": ("#9467bd", 1.2),
+        "polars": ("#8c564b", 1.2),
+    }
+    matplotlib.rcParams.update({"svg.hashsalt": "jaxlaws", "font.size": 9, "axes.grid": True, "grid.alpha": 0.25})
+    figure, axes = pyplot.subplots(
+        len(DTYPES), len(m.laws), figsize=(2.1 * len(m.laws), 5), sharex=True, sharey=True, squeeze=False
+    )
+    handles: dict[str, Any] = {}
+    for line, dtype in zip(axes, DTYPES, strict=True):
+        for panel, name in zip(line, m.laws, strict=True):
+            for peer, (color, width) in reversed(style.items()):
+                points = [(n, 1e6 * m.law(name, "value", dtype, n, peer)) for n in m.sizes if n >= 2**10]
+                points = [point for point in points if not math.isnan(point[1])]
+                if points:
+                    (handles[peer],) = panel.loglog(
+                        *zip(*points, strict=True), color=color, linewidth=width, marker="o", markersize=width + 1
+                    )
+            panel.set_xscale("log", base=2)
+            panel.spines[["top", "right"]].set_visible(False)
+            if dtype == DTYPES[0]:
+                panel.set_title(name, fontsize=10)
+            else:
+                panel.set_xlabel("rows of a batch")
+        line[0].set_ylabel(f"rows per second, {dtype}")
+    shown = [peer for peer in style if peer in handles]
+    labels = [PEERS[peer].strip("*") for peer in shown]
+    figure.legend([handles[peer] for peer in shown], labels, loc="upper center", ncols=len(shown), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller batches, no torch, no files")
+    parser.add_argument("--output", type=Path, default=HERE, metavar="DIR", help="where to write (default: here)")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="DIR",
+        help="keep the measurements there, and take what is there instead of measuring",
+    )
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = arguments.json or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        cache = stack.enter_context(tempfile.TemporaryDirectory())
+        found = measure(QUICK if arguments.quick else FULL, folder, cache)
+    if not found:
+        sys.exit("nothing was measured")
+    measured = Measured(found)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "RESULTS.md").write_text(document(measured, arguments.quick))
+    plot(measured, arguments.output / "speed.svg")
+    print(f"wrote {arguments.output / 'RESULTS.md'} and speed.svg")
+
+
+if __name__ == "__main__":
+    main()
