@@ -452,6 +452,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = arguments.json or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = folder.resolve()  # pytest runs elsewhere
         folder.mkdir(parents=True, exist_ok=True)
         cache = stack.enter_context(tempfile.TemporaryDirectory())
         found = measure(QUICK if arguments.quick else FULL, folder, cache)
