@@ -223,6 +223,11 @@ def digits(x: float) -> str:
     return f"{x:.3g}" if x >= 1e-4 else f"{x:.1e}"
 
 
+def times(ratio: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{ratio:.2g}x" if ratio < 99.5 else f"{ratio:,.0f}x"
+
+
 def rows_text(rows: int) -> str:
     """A power of two as one."""
     return f"2^{rows.bit_length() - 1}" if rows > 1 and not rows & (rows - 1) else str(rows)
@@ -249,7 +254,7 @@ def rates(columns: dict[str, Callable[[str], float]], memory: Callable[[str], fl
         rate = columns[title](peer)
         if math.isnan(rate):
             return ""
-        return digits(rate) if peer == "jaxlaws" else f"{digits(rate)} ({ours[title] / rate:.2g}x)"
+        return digits(rate) if peer == "jaxlaws" else f"{digits(rate)} ({times(ours[title] / rate)})"
 
     rows = [[label, *(cell(title, peer) for title in columns)] for peer, label in PEERS.items()]
     if memory is not None:
@@ -290,7 +295,7 @@ def batch_table(m: Measured) -> str:
 
     def dicts(name: str) -> str:
         ours, theirs = (m.rate("list_of_dicts", name, peer) for peer in ("jaxlaws", "published"))
-        return "" if math.isnan(ours / theirs) else f"{digits(ours)} ({ours / theirs:.2g}x)"
+        return "" if math.isnan(ours / theirs) else f"{digits(ours)} ({times(ours / theirs)})"
 
     rows: dict[str, Callable[[str], str]] = {
         "value and gradient: time / that of the value": ratio(
@@ -450,6 +455,8 @@ def main() -> None:
         help="keep the measurements there, and take what is there instead of measuring",
     )
     arguments = parser.parse_args()
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
+        print("The machine is busy with other work: threads that wait for each other, as in C, will seem too slow.")
     with contextlib.ExitStack() as stack:
         folder = arguments.json or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = folder.resolve()  # pytest runs elsewhere
