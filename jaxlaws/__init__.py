@@ -2,6 +2,7 @@
 
 from jaxlaws import sldbench as sldbench
 from jaxlaws.catalogue import laws
+from jaxlaws.compilation import compile, export
 from jaxlaws.evaluation import (
     elasticity,
     gradient,
@@ -41,8 +42,10 @@ __all__ = [
     "Var",
     "Vector",
     "as_dict",
+    "compile",
     "elasticity",
     "evaluate",
+    "export",
     "gradient",
     "gradient_table",
     "hessian",

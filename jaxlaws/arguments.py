@@ -19,8 +19,8 @@ __all__ = ["arguments", "beyond_setting", "by_name", "group_ids", "number"]
 
 def arguments(
     law: Law, group: Any, inputs: Any, named: Mapping[str, Any], weights: Any
-) -> tuple[tuple[Any, Any, Any, Any], Any]:
-    """Coefficients, group ids, inputs and weights as arrays of one dtype, and that dtype."""
+) -> tuple[tuple[Any, Any, Any, Any], Any, tuple[int, ...]]:
+    """Coefficients, group ids, inputs and weights as arrays of one dtype; that dtype; and their broadcast shape."""
     given = by_name(law, inputs, named)
     xs = {v.name: number(given[v.name], v.name) for v in variables(law.inputs)}
     named_group = isinstance(group, str)
@@ -37,8 +37,7 @@ def arguments(
             None if ws is None else _cast(ws, dtype),
         )
     coefs, ids, inputs, ws = arrays
-    _check_shapes(law, _shapes(coefs), _shape(ids), _shapes(inputs), _shape(ws))
-    return arrays, dtype
+    return arrays, dtype, _batch_shape(law, _shapes(coefs), _shape(ids), _shapes(inputs), _shape(ws))
 
 
 def beyond_setting(dtype: Any) -> bool:
@@ -185,8 +184,8 @@ def _shapes(values: Any) -> tuple[tuple[int, ...], ...]:
 
 
 @functools.lru_cache(maxsize=1024)  # most calls have shapes that were seen before
-def _check_shapes(law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> None:
-    """Raise a ValueError that names the field whose shape does not fit."""
+def _batch_shape(law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> tuple[int, ...]:
+    """The broadcast shape of the batch axes, or a ValueError that names the field whose shape does not fit."""
     sizes: dict[str, int] = {}
     batches: dict[str, tuple[int, ...]] = {}
 
@@ -208,7 +207,7 @@ def _check_shapes(law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> 
             raise TypeError(f"{law.name} has one output and takes no weights")
         check("weights", law.output_shape, weights)
     try:
-        np.broadcast_shapes(*batches.values())
+        return jnp.broadcast_shapes(*batches.values())
     except ValueError:
         text = ", ".join(f"{name} {shape}" for name, shape in batches.items() if shape)
         raise ValueError(f"{law.name}: these shapes do not broadcast: {text}") from None

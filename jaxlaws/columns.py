@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import math
+import operator
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +13,11 @@ import numpy as np
 
 from jaxlaws.law import Law, variables
 
-__all__ = ["BLOCK", "from_columns", "in_blocks"]
+__all__ = ["BLOCK", "BLOCK_BYTES", "from_columns", "in_blocks"]
 
-BLOCK = 1 << 17  # rows; small enough that the buffers of a block stay in cache and are reused
+BLOCK = 1 << 17  # rows of a table
+BLOCK_BYTES = 1 << 23  # of inputs; a block and what is computed from it stay in the cache, and memory is used again
+ALIGNMENT = 64  # bytes, at which JAX takes arrays of NumPy without a copy on a CPU
 
 
 def from_columns(law: Law, columns: Sequence[np.ndarray]) -> Any:
@@ -26,29 +30,54 @@ def from_columns(law: Law, columns: Sequence[np.ndarray]) -> Any:
     return law.inputs(**fields)
 
 
-def in_blocks(fn: Callable[[Any], Any], rows: Any, count: int) -> Any:
+def in_blocks(fn: Callable[[Any], Any], rows: Any, count: int, length: int, out: Any = None) -> Any:
     """`fn(rows)` computed block by block, into NumPy arrays.
 
     Args:
         fn: Takes arrays with one leading axis of any length, and returns arrays with the same.
         rows: A pytree of NumPy arrays with a leading axis of length `count`.
         count: The number of rows.
+        length: The number of rows in a block.
+        out: Arrays to write the result to; by default new ones.
 
-    The last block is filled up to a power of two by repeating its last row, so that tables of any length share a few
-    compiled functions.
+    All blocks have the same length, so that one compiled function serves them: the last one starts early enough. Rows
+    that do not fill a block are filled up to a power of two by repeating the last, so that tables of any length share a
+    few compiled functions.
     """
-    result = None
-    for start in range(0, max(count, 1), BLOCK):
-        stop = min(start + BLOCK, count)
-        padding = (1 << max(stop - start - 1, 7).bit_length()) - (stop - start) if 0 < stop - start < BLOCK else 0
-        out = fn(jax.tree.map(functools.partial(_block, start=start, stop=stop, padding=padding), rows))
-        if result is None:
-            result = jax.tree.map(lambda o: np.empty((count, *o.shape[1:]), o.dtype), out)
-        for whole, part in zip(jax.tree.leaves(result), jax.tree.leaves(out), strict=True):
-            whole[start:stop] = np.asarray(part)[: stop - start]
-    return result
+    if count < length:
+        padding = (1 << max(count - 1, 7).bit_length()) - count if count else 0
+        found = fn(jax.tree.map(lambda array: np.concatenate([array, np.repeat(array[-1:], padding, axis=0)]), rows))
+        return _write(slice(count), jax.tree.map(lambda array: array[:count], found), out, count)
+    pending: deque[tuple[slice, Any]] = deque()
+    # The second block starts where JAX can read the rest of the rows without a copy.
+    second = length - ALIGNMENT + _first_aligned(rows) if length > ALIGNMENT else length
+    for start in (0, *range(second, count - length, length), count - length):
+        part = slice(start, start + length)
+        pending.append((part, fn(jax.tree.map(operator.itemgetter(part), rows))))
+        if len(pending) > 1:  # one block is computed while the one before it is copied
+            out = _write(*pending.popleft(), out, count)
+    return _write(*pending.popleft(), out, count)
 
 
-def _block(array: np.ndarray, start: int, stop: int, padding: int) -> np.ndarray:
-    part = array[start:stop]
-    return np.concatenate([part, np.repeat(part[-1:], padding, axis=0)]) if padding else part
+def _write(part: slice, found: Any, out: Any, count: int) -> Any:
+    if out is None:
+        out = jax.tree.map(lambda array: _empty((count, *array.shape[1:]), array.dtype), found)
+    for whole, array in zip(jax.tree.leaves(out), jax.tree.leaves(found), strict=True):
+        whole[part] = np.asarray(array)
+    return out
+
+
+def _first_aligned(rows: Any) -> int:
+    """The first row, from 1 on, at which all arrays are aligned; ALIGNMENT if there is none."""
+    starts = np.arange(1, ALIGNMENT + 1)
+    aligned = np.all([(a.ctypes.data + starts * a.strides[0]) % ALIGNMENT == 0 for a in jax.tree.leaves(rows)], axis=0)
+    return int(np.argmax(aligned)) + 1 if aligned.any() else ALIGNMENT
+
+
+def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A new array, aligned so that JAX can take it without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    aligned: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return aligned

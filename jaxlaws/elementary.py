@@ -93,7 +93,7 @@ class Format:
         return self.dtype(x).view(self.integer)
 
     def cut(self, x: jax.Array, low: int) -> jax.Array:
-        """x with its `low` lowest bits cleared."""
+        """X with its `low` lowest bits cleared."""
         return self.number(self.bits(x) & self.integer(-1 << low))
 
 
@@ -178,7 +178,8 @@ def log(x: jax.Array) -> jax.Array:
     factor, high, low = _nearest(form.log, m, real)
     r = (m - real(1)) + m * (factor - real(1))  # exact: these factors differ from 1 by a power of two, if at all
     rest = r * r * (r * _polynomial(form.log.polynomial, r, real) - real(0.5)) + (low + exponent * real(form.ln2_low))
-    return exponent * real(form.ln2_high) + (high + (r + rest))
+    found: jax.Array = exponent * real(form.ln2_high) + (high + (r + rest))
+    return found
 
 
 def power(x: jax.Array, y: jax.Array, *, kept: bool = False) -> jax.Array:
@@ -215,7 +216,7 @@ def power(x: jax.Array, y: jax.Array, *, kept: bool = False) -> jax.Array:
 
 
 def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """e and m with x = 2**e * m and m from the root of 1/2 to that of 2.
+    """E and m with x = 2**e * m and m from the root of 1/2 to that of 2.
 
     e is -inf for zeros, inf for infinity and NaN for NaN and for negative numbers.
     """
@@ -265,10 +266,11 @@ def _nearest(factors: Factors, m: jax.Array, real: Any) -> tuple[Any, Any, Any]:
 
 
 def _polynomial(coefficients: Sequence[float], x: jax.Array, real: Any) -> jax.Array:
-    """Sum of c * x**i, in pairs (Estrin's scheme): a short chain of operations, where Horner's is as long as it can."""
+    """Sum of c * x**i, in pairs (Estrin's scheme): few operations wait for each other, where all of Horner's do."""
     terms: list[Any] = [real(c) for c in coefficients]
     while len(terms) > 1:
         lows, highs = terms[::2], terms[1::2]
         pairs = [low + high * x for low, high in zip(lows, highs, strict=False)]
         terms, x = pairs + lows[len(highs) :], x * x
-    return terms[0]
+    found: jax.Array = terms[0]
+    return found

@@ -2,7 +2,7 @@
 
 Every verb here does the same three things: it turns what the caller passed into arrays of one floating-point dtype
 (`arguments`, the one door for numbers), writes down what it wants to know about one configuration (`_value`,
-`_gradient`, ...), and leaves the batch axes to one compiled function (`_compiled`).
+`_gradient`, ...), and leaves the batch axes to one compiled function (`_batch`).
 
 Arguments common to all verbs:
     law: The law.
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlaws.arguments import arguments, beyond_setting, by_name, number
-from jaxlaws.columns import in_blocks
+from jaxlaws.columns import BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
 
@@ -49,18 +50,22 @@ __all__ = [
 ]
 
 
-def predict(law: Law, group: Any, inputs: Any = None, /, **named: Any) -> jax.Array | np.ndarray:
+def predict(
+    law: Law, group: Any, inputs: Any = None, /, *, out: np.ndarray | None = None, **named: Any
+) -> jax.Array | np.ndarray:
     """The output of a law, for any number of configurations. Usually spelled `law(group, ...)`.
 
     Args:
         law: The law.
         group: Name of a group, coefficients, or one name or id per row (see the module).
         inputs: Record or dict of inputs.
+        out: A NumPy array to write the result to, of its shape and dtype, for large batches again and again: to come by
+            fresh memory takes as long as half of the work.
         **named: Or the inputs by name.
 
     Returns:
-        An array of the broadcast shape of group ids, coefficients and inputs, with the axis of the outputs last for
-        laws with several, in the unit that `law.outputs` states.
+        `out`, or an array of the broadcast shape of group ids, coefficients and inputs, with the axis of the outputs
+        last for laws with several, in the unit that `law.outputs` states.
 
     Example:
         >>> import numpy as np, jaxlaws as jl
@@ -70,7 +75,7 @@ def predict(law: Law, group: Any, inputs: Any = None, /, **named: Any) -> jax.Ar
         >>> print(law(["pile", "stack"], num_params=1e9, parallel_size=8))
         [1.9482... 1.0743...]
     """
-    outputs: jax.Array | np.ndarray = _call(law, _value, group, inputs, named)
+    outputs: jax.Array | np.ndarray = _call(law, _value, group, inputs, named, out=out)
     return outputs
 
 
@@ -249,13 +254,33 @@ def _elasticity(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
 # From one configuration to a batch.
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> Any:
+def _batch(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> Any:
     if ids is not None:  # rows of several groups: an id out of range, which only a tracer can hold, gives NaN
         ids = jnp.where(ids < 0, len(law.groups), ids)  # and is not counted from the end
         coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
     cores = (_core_ndims(coefs), _core_ndims(inputs), None if weights is None else len(law.output_shape))
     return _over_batch(functools.partial(verb, law), (coefs, inputs, weights), cores)
+
+
+_compiled = jax.jit(_batch, static_argnums=(0, 1))
+
+
+@functools.cache
+def _outermost(backend: str) -> Any:
+    """`_compiled` with what JAX allows only where nothing is around it: vectors as long as the CPU has them."""
+    options = None
+    if backend == "cpu":
+        options = {"xla_cpu_prefer_vector_width": 512}
+        # The C library returns freed memory to the system and asks for it again with each call, at up to twice the cost
+        # of the call, until it has seen a large array come and go. This is one.
+        np.empty(31 << 20, np.uint8)
+    return jax.jit(_batch, static_argnums=(0, 1), compiler_options=options)
+
+
+def lower(law: Law, coefs: Any, inputs: Any) -> jax.stages.Lowered:
+    """The prediction for these arrays, ready to be compiled to a function of `coefs, None, inputs, None`."""
+    lowered: jax.stages.Lowered = _outermost(jax.default_backend()).lower(_value, law, coefs, None, inputs, None)
+    return lowered
 
 
 def _core_ndims(values: Any) -> Any:
@@ -270,7 +295,7 @@ def _over_batch(fn: Callable[..., Any], args: Any, core_ndims: Any) -> Any:
     """
     leaves, tree = jax.tree.flatten(args)
     batches = [leaf.shape[: leaf.ndim - n] for leaf, n in zip(leaves, jax.tree.leaves(core_ndims), strict=True)]
-    shape = np.broadcast_shapes(*batches)
+    shape = jnp.broadcast_shapes(*batches)
     batches = [(1,) * (len(shape) - len(batch)) + batch for batch in batches]
     mapped = [tuple(size == full for size, full in zip(batch, shape, strict=True)) for batch in batches]
     # Axes along which a leaf is constant are dropped; ones added in front were never there.
@@ -290,15 +315,99 @@ def _over_batch(fn: Callable[..., Any], args: Any, core_ndims: Any) -> Any:
 
 
 def _call(
-    law: Law, verb: Callable[..., Any], group: Any, inputs: Any, named: Mapping[str, Any], weights: Any = None
+    law: Law,
+    verb: Callable[..., Any],
+    group: Any,
+    inputs: Any,
+    named: Mapping[str, Any],
+    weights: Any = None,
+    out: np.ndarray | None = None,
 ) -> Any:
-    arrays, dtype = arguments(law, group, inputs, named, weights)
-    if not beyond_setting(dtype):
+    arrays, dtype, shape = arguments(law, group, inputs, named, weights)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
+        if out is not None:
+            raise TypeError(f"{law.name}: out= cannot be written to inside a transformation of JAX")
         return _compiled(verb, law, *arrays)
-    with jax.enable_x64(True):
-        found = _compiled(verb, law, *arrays)
-    # JAX at 32 bits cannot go on with a float64 array; NumPy can.
-    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf), found)
+    switched = beyond_setting(dtype)
+    # Numbers that do not depend on a transformation around this call are computed outside of it.
+    with jax.enable_x64(True) if switched else contextlib.nullcontext(), jax.ensure_compile_time_eval():
+        run = functools.partial(_outermost(jax.default_backend()), verb, law)
+        if out is not None:
+            _check_out(law, out, shape, dtype)
+        found = _in_blocks(run, arrays, shape, out)
+        if out is not None:
+            return out
+        # JAX at 32 bits cannot go on with a float64 array; NumPy can.
+        return jax.tree.map(_read_only if switched else _owned_by_jax, found)
+
+
+def _read_only(array: Any) -> np.ndarray:
+    found: np.ndarray = np.asarray(array)
+    found.flags.writeable = False
+    return found
+
+
+def _owned_by_jax(array: Any) -> jax.Array:
+    return array if isinstance(array, jax.Array) else jax.device_put(array, may_alias=True)
+
+
+def _check_out(law: Law, out: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    shape = (*shape, *(law.sizes[axis] for axis in law.output_shape))
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{law.name}: out must be a NumPy array, not {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype or not out.flags.writeable:
+        have = f"{'writable' if out.flags.writeable else 'read-only'} {out.dtype} array of shape {out.shape}"
+        raise ValueError(f"{law.name}: out must be a writable {dtype} array of shape {shape}, not a {have}")
+
+
+WHOLE_BYTES = 1 << 24  # of inputs; beyond, fresh memory for the whole costs more than blocks do
+MIN_BLOCK = 64  # along the first axis of a grid: powers of the other axes are computed for each block
+
+
+def _in_blocks(run: Callable[..., Any], arrays: Any, shape: tuple[int, ...], out: np.ndarray | None) -> Any:
+    """`run(*arrays)`; large batches on a CPU block by block along their first axis, into NumPy arrays."""
+    points = math.prod(shape)
+    large = points * _point_bytes(arrays) > WHOLE_BYTES and jax.default_backend() == "cpu" and jax.device_count() == 1
+    length = max(BLOCK_BYTES * shape[0] // (points * _point_bytes(arrays)), MIN_BLOCK) if large else 0
+    if not large or shape[0] <= length:
+        found = run(*arrays)
+        if out is None:
+            return found
+        out[...] = found
+        return out
+    leaves, tree = jax.tree.flatten(arrays)
+    # The leaves that have the first axis are cut, the others are the same in all blocks.
+    cut = [
+        leaf.ndim - core == len(shape) and leaf.shape[0] == shape[0]
+        for leaf, core in zip(leaves, jax.tree.leaves(_core_ndims_of(arrays)), strict=True)
+    ]
+
+    def block(rows: list[np.ndarray]) -> Any:
+        parts = iter(rows)
+        return run(*jax.tree.unflatten(tree, [next(parts) if c else leaf for leaf, c in zip(leaves, cut, strict=True)]))
+
+    rows = [np.asarray(leaf) for leaf, c in zip(leaves, cut, strict=True) if c]
+    return in_blocks(block, rows, shape[0], 1 << length.bit_length() - 1, out)
+
+
+def _point_bytes(arrays: Any) -> int:
+    """The bytes of the inputs of one configuration."""
+    _, _, inputs, _ = arrays
+    return sum(
+        math.prod(leaf.shape[leaf.ndim - len(v.shape) :]) * leaf.dtype.itemsize
+        for v, leaf in zip(variables(type(inputs)), jax.tree.leaves(inputs), strict=True)
+    )
+
+
+def _core_ndims_of(arrays: Any) -> Any:
+    coefs, ids, inputs, weights = arrays
+    stacked = 0 if ids is None else 1  # the axis of the groups, which is not one of the batch
+    return (
+        jax.tree.map(lambda n: n + stacked, _core_ndims(coefs)),
+        None if ids is None else 0,
+        _core_ndims(inputs),
+        None if weights is None else 1,
+    )
 
 
 # Several verbs at once, for the columns of a table.
@@ -327,5 +436,5 @@ def tabulate(
         ids, inputs = rows
         return _call(law, _several(verbs), group if ids is None else ids, inputs, {}, weights)
 
-    results: tuple[Any, ...] = in_blocks(call, (ids, inputs), count)
+    results: tuple[Any, ...] = in_blocks(call, (ids, inputs), count, BLOCK)
     return results

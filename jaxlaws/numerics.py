@@ -36,6 +36,7 @@ def log(x: ArrayLike) -> jax.Array:
 
 
 @jax.custom_jvp
+@jax.jit  # so that it is traced once, and not with every use
 def _log(x: jax.Array) -> jax.Array:
     return _on_cpu(elementary.log, lax.log, x)
 
@@ -76,6 +77,7 @@ def keep_powers() -> Iterator[None]:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.jit, static_argnums=0)
 def _power(kept: bool, x: jax.Array, y: jax.Array) -> jax.Array:
     def elsewhere(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.where(x < 0, jnp.nan, jnp.power(x, y))
@@ -84,6 +86,7 @@ def _power(kept: bool, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.jit, static_argnums=0)
 def _power_less(less: int, x: jax.Array, y: jax.Array) -> jax.Array:
     """x**(y - less), from the one power that all derivatives share, and without rounding y - less."""
     value = _power(True, x, y)

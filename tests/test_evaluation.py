@@ -257,7 +257,7 @@ def test_blocks_are_the_whole(count):
         shapes.add(rows[0].shape[0])
         return {"sum": jnp.asarray(rows[0].sum(axis=1)), "one": rows[1]}
 
-    found = in_blocks(fn, (x, x[:, 0]), count)
+    found = in_blocks(fn, (x, x[:, 0]), count, BLOCK)
     np.testing.assert_allclose(found["sum"], x.sum(axis=1), rtol=1e-6)
     assert np.array_equal(found["one"], x[:, 0])
     assert all(size == 0 or size & (size - 1) == 0 for size in shapes)
