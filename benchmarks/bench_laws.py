@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import peers
+import pytest
 from peers import with_c
 
 import jaxlaws as jl
 
 VERBS = {"value": jl.predict, "gradient": jl.gradient}
+OURS = ("jaxlaws", "jaxlaws_out", "jaxlaws_on_numpy")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
 
 
@@ -34,23 +36,29 @@ def pytest_generate_tests(metafunc):
         return
     verbs = [("value", n) for n in sizes] + [("gradient", max(sizes))]
     metafunc.parametrize("verb, rows", verbs, ids=[f"{verb}-{ids[n]}" for verb, n in verbs])
-    metafunc.parametrize("peer", ["jaxlaws", "jaxlaws_on_numpy", *peers.NAMES])
+    metafunc.parametrize("peer", [*OURS, *peers.NAMES])
 
 
 def prepare(peer, case):
-    """The function to time: jaxlaws on JAX arrays or on NumPy arrays, as a user has them, or a peer."""
-    if peer not in ("jaxlaws", "jaxlaws_on_numpy"):
+    """The function to time: a peer; or jaxlaws on JAX arrays, the same into a kept output, or on NumPy arrays."""
+    if peer not in OURS:
         return peers.prepare(peer, case)
+    if peer == "jaxlaws_out" and case.verb != "value":
+        pytest.skip("only predictions take out=")
     jax.clear_caches()  # the time to compile is that of this case
-    verb, inputs = VERBS[case.verb], case.inputs
-    if peer == "jaxlaws":
+    verb, inputs, options = VERBS[case.verb], case.inputs, {}
+    if peer == "jaxlaws_out":
+        rows = len(case.arrays[0])
+        options["out"] = np.empty((rows, *(case.law.sizes[axis] for axis in case.law.output_shape)), case.dtype)
+    if peer != "jaxlaws_on_numpy":
         inputs = jax.block_until_ready(jax.tree.map(jnp.asarray, inputs))
-    return lambda: jax.block_until_ready(verb(case.law, case.group, inputs))
+    return lambda: jax.block_until_ready(verb(case.law, case.group, inputs, **options))
 
 
 def setting(peer, dtype):
     """JAX has float64 arrays at 64 bits only; for NumPy arrays it is left as it is."""
-    return jax.enable_x64(True) if peer == "jaxlaws" and dtype == "float64" else contextlib.nullcontext()
+    on_jax = peer in ("jaxlaws", "jaxlaws_out")
+    return jax.enable_x64(True) if on_jax and dtype == "float64" else contextlib.nullcontext()
 
 
 def sample(result, index):

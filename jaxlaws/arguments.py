@@ -169,10 +169,10 @@ def group_ids(law: Law, groups: Any) -> Any:
         )
     if not isinstance(ids, jax.core.Tracer):
         concrete = np.asarray(ids)
-        wrong = concrete[(concrete < 0) | (concrete >= len(law.groups))].tolist()
-        if wrong:
-            raise IndexError(f"{law.name}: group id {wrong[0]} is not in 0 to {len(law.groups) - 1}")
-    return ids.astype(np.int32)
+        if concrete.size and (concrete.min() < 0 or concrete.max() >= len(law.groups)):
+            wrong = concrete[(concrete < 0) | (concrete >= len(law.groups))].flat[0]
+            raise IndexError(f"{law.name}: group id {wrong} is not in 0 to {len(law.groups) - 1}")
+    return ids if ids.dtype == np.int32 else ids.astype(np.int32)
 
 
 def _shape(array: Any) -> tuple[int, ...] | None:

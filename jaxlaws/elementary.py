@@ -229,7 +229,7 @@ def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     m = form.number((normal & integer((1 << form.fraction) - 1)) + root)
     exponent = (normal >> form.fraction).astype(real)
     exponent = jnp.where(subnormal, exponent - real(form.scale), exponent)
-    exponent = jnp.where(bits < infinity, exponent, jnp.where(bits == infinity, real(np.inf), real(np.nan)))
+    exponent = jnp.where(bits < infinity, exponent, x)
     return jnp.where(bits > 0, exponent, jnp.where(x == 0, real(-np.inf), real(np.nan))), m
 
 

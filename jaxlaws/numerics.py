@@ -32,7 +32,8 @@ def log(x: ArrayLike) -> jax.Array:
         >>> print(log(0.5))
         -0.6931472
     """
-    return _log(*_floating(x))
+    found: jax.Array = _log(*_floating(x))
+    return found
 
 
 @jax.custom_jvp
@@ -57,7 +58,8 @@ def power(x: ArrayLike, exponent: ArrayLike) -> jax.Array:
         ...     print(power(1e9, -0.5))
         3.1622776601683795e-05
     """
-    return _power(_kept.get(), *_floating(x, exponent))
+    found: jax.Array = _power(_kept.get(), *_floating(x, exponent))
+    return found
 
 
 _kept: ContextVar[bool] = ContextVar("_kept", default=False)

@@ -10,6 +10,7 @@ it can:
 * torch: `torch.compile(dynamic=False)` of the exp-log form over columns, no gradients recorded, fresh outputs.
 * c: exp-log form with OpenMP and libmvec, into kept outputs; one array per column.
 * c_rows: the same for a mixture in the layout that jaxlaws gets, an (n, 5) array in and out.
+* c_pow: the first with `pow`, whose error is that of jaxlaws; exp-log has that of the logarithm times the exponent.
 * published: the Python code that the law was published as, on a list of dicts.
 
 Each module has `prepare(case)`, which returns a function of no arguments to time. Its result is an array of rows, or
@@ -32,7 +33,7 @@ import jaxlaws as jl
 from jaxlaws.columns import from_columns
 from jaxlaws.law import Law, variables
 
-NAMES = ("numpy", "numexpr", "numba", "polars", "torch", "c", "c_rows", "published")
+NAMES = ("numpy", "numexpr", "numba", "polars", "torch", "c", "c_rows", "c_pow", "published")
 DISTINCT = 1 << 20  # configurations; longer batches repeat them
 
 

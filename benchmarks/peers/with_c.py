@@ -17,7 +17,7 @@ FLAGS = "-O3 -march=native -mprefer-vector-width=512 -ffast-math -fopenmp -lmvec
 REAL = {"float32": "float", "float64": "double"}
 
 
-def prepare(case, rows=False):
+def prepare(case, rows=False, options=()):
     """See the package."""
     if compiler() is None:
         pytest.skip("there is no C compiler")
@@ -27,10 +27,11 @@ def prepare(case, rows=False):
     x = case.arrays if rows else case.columns
     y = case.outputs(x)
     c = np.concatenate([np.ravel(value) for value in case.coefs.values()])
+    fn = library(c.dtype.name, *options)[name]
     args = ctypes.c_long(len(x[0])), ctypes.c_void_p(c.ctypes.data), pointers(x), pointers(y)
 
     def run():
-        library(c.dtype.name)[name](*args)
+        fn(*args)
         return y[0] if rows else tuple(y)
 
     run.kept = c, x  # C knows them by address only
@@ -61,13 +62,13 @@ def compiler():
 
 
 @functools.cache
-def library(dtype):
+def library(dtype, *options):
     """The functions of laws.c for a dtype; those of fast mathematics are vectors where libmvec is there."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "laws.so")
-        command = [compiler(), "-shared", "-fPIC", f"-Dreal={REAL[dtype]}", SOURCE, "-o", target, *FLAGS]
+        command = [compiler(), "-shared", "-fPIC", f"-Dreal={REAL[dtype]}", *options, SOURCE, "-o", target, *FLAGS]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:
