@@ -61,7 +61,7 @@ def compile(
                 raise ValueError(f"{law.name}: {name} has shape {array.shape}; compiled for {full}") from None
         with _setting(dtype):
             found: jax.Array = compiled(coefs, None, law.inputs(**arrays), None)
-            return np.asarray(found) if beyond_setting(dtype) else found
+        return np.asarray(found) if beyond_setting(dtype) else found
 
     return predict
 
