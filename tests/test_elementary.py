@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import mpmath
 import pytest
 from mpmath import mp
@@ -33,7 +35,7 @@ def interpolation(function, end, count):
 
 def ends(factors):
     """The ends of the intervals of m that belong to each factor."""
-    inner = [1 / mp.sqrt(mp.mpf(a) * mp.mpf(b)) for a, b in zip(factors, factors[1:], strict=False)]
+    inner = [1 / mp.sqrt(mp.mpf(a) * mp.mpf(b)) for a, b in itertools.pairwise(factors)]
     return [mp.sqrt(mp.mpf(1) / 2), *inner, mp.sqrt(2)]
 
 
@@ -81,7 +83,7 @@ def test_factors_are_so_short_that_products_are_exact(dtype):
         assert abs(factor - 1) in (0, 0.25), "m times what exceeds 1 is exact"
     kept = form.fraction + 1 - form.coarse  # bits after the point of the upper part of m, below 1
     factors = form.power.factor
-    for factor, low, high in zip(factors, ends(factors), ends(factors)[1:], strict=False):
+    for factor, (low, high) in zip(factors, itertools.pairwise(ends(factors)), strict=True):
         after = kept + next(bits for bits in range(60) if (factor * 2**bits).is_integer())
         off = max(abs(m * factor - 1) for m in (low, high)) + mp.mpf(2) ** -kept
         assert 2 * (after + mp.frexp(off)[1]) <= form.fraction + 1, "the square of the upper part of r is exact"
@@ -90,8 +92,8 @@ def test_factors_are_so_short_that_products_are_exact(dtype):
 @pytest.mark.parametrize(("dtype", "use"), CASES)
 def test_polynomial_of_the_logarithm(dtype, use):
     factors = getattr(FORMATS[dtype], use)
-    edges = ends(factors.factor)
-    far = max(abs(m * c - 1) for c, *both in zip(factors.factor, edges, edges[1:], strict=False) for m in both)
+    intervals = itertools.pairwise(ends(factors.factor))
+    far = max(abs(m * c - 1) for c, both in zip(factors.factor, intervals, strict=True) for m in both)
     assert factors.polynomial == interpolation(after_logarithm, far, len(factors.polynomial))
 
 
