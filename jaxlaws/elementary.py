@@ -208,8 +208,8 @@ def power(x: jax.Array, y: jax.Array, *, kept: bool = False) -> jax.Array:
     scaled = jnp.where(scaled < form.constant(np.finfo(real).tiny), real(0), form.number(scaled))
 
     extreme = jnp.where(z < 0, real(0), z * real(np.inf))  # also NaN, where x or y is
-    extreme = jnp.where((x == 1) | (y == 0), real(1), extreme)
     found = jnp.where(jnp.abs(z) < real(form.overflow), scaled, extreme)
+    found = jnp.where((x == 1) | (y == 0), real(1), found)  # also for huge y, of which n is NaN
     if kept:  # XLA keeps quotients; LLVM, which comes after it, knows that nothing exceeds infinity, and drops this one
         found = found / jnp.where(z > np.inf, z, real(1))
     return found
@@ -230,7 +230,9 @@ def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     exponent = (normal >> form.fraction).astype(real)
     exponent = jnp.where(subnormal, exponent - real(form.scale), exponent)
     exponent = jnp.where(bits < infinity, exponent, x)
-    return jnp.where(bits > 0, exponent, jnp.where(x == 0, real(-np.inf), real(np.nan))), m
+    # The bits of zeros are their own negative. Floating-point comparison takes subnormal numbers for zeros, and LLVM,
+    # which does not know that, makes one of others that would do.
+    return jnp.where(bits > 0, exponent, jnp.where(-bits > 0, real(np.nan), real(-np.inf))), m
 
 
 def _log_parts(form: Format, exponent: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:

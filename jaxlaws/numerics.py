@@ -46,7 +46,7 @@ _log.defjvps(lambda t, _, x: t / x)
 
 
 def power(x: ArrayLike, exponent: ArrayLike) -> jax.Array:
-    """`x` to the power of `exponent`, elementwise, for x >= 0; NaN below 0.
+    """`x` to the power of `exponent`, elementwise, for x >= 0; NaN below 0, unless the exponent is 0.
 
     In float32 and float64 the error is at most 2 units in the last place wherever the result is a normal number. Zeros,
     infinities and NaN are as in NumPy, with all zeros positive. Derivatives of any order by either argument are as
@@ -82,7 +82,7 @@ def keep_powers() -> Iterator[None]:
 @functools.partial(jax.jit, static_argnums=0)
 def _power(kept: bool, x: jax.Array, y: jax.Array) -> jax.Array:
     def elsewhere(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.where(x < 0, jnp.nan, jnp.power(x, y))
+        return jnp.power(jnp.where(x < 0, jnp.nan, jnp.abs(x)), y)  # the power of -0.0 may be -inf
 
     return _on_cpu(functools.partial(elementary.power, kept=kept), elsewhere, x, y)
 
