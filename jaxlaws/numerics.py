@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,8 @@ def power(x: ArrayLike, exponent: ArrayLike) -> jax.Array:
 
     In float32 and float64 the error is at most 2 units in the last place wherever the result is a normal number. Zeros,
     infinities and NaN are as in NumPy, with all zeros positive. Derivatives of any order by either argument are as
-    exact, and right wherever they are representable, at the ends of the range too. The dtype is that of the arguments.
+    exact where the power and 1/x are normal numbers, and at 0 and infinity they are their limits, or NaN where one part
+    of them goes to infinity and another to minus infinity. The dtype is that of the arguments.
 
     Example:
         >>> import jax
@@ -87,38 +89,63 @@ def _power(kept: bool, x: jax.Array, y: jax.Array) -> jax.Array:
     return _on_cpu(functools.partial(elementary.power, kept=kept), elsewhere, x, y)
 
 
+class _Term(NamedTuple):
+    """The function q(y) * x**(y - less) * log(x)**logs. All derivatives of a power are sums of such.
+
+    The polynomial q is the sum of the products of y minus these roots.
+    """
+
+    products: tuple[tuple[int, ...], ...] = ((),)
+    less: int = 0
+    logs: int = 0
+
+    def by_x(self) -> list[_Term]:
+        """The terms of its derivative by x."""
+        steeper = _Term(tuple((*roots, self.less) for roots in self.products), self.less + 1, self.logs)
+        return [steeper, *[self._replace(less=self.less + 1, logs=self.logs - 1)] * self.logs]
+
+    def by_y(self) -> list[_Term]:
+        """The terms of its derivative by y."""
+        products = tuple(roots[:i] + roots[i + 1 :] for roots in self.products for i in range(len(roots)))
+        return [*([self._replace(products=products)] if products else []), self._replace(logs=self.logs + 1)]
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
-def _power_less(less: int, x: jax.Array, y: jax.Array) -> jax.Array:
-    """x**(y - less), from the one power that all derivatives share, and without rounding y - less."""
-    value = _power(True, x, y)
-    for _ in range(less):
+def _term(term: _Term, x: jax.Array, y: jax.Array) -> jax.Array:
+    value = _power(True, x, y)  # the one that all terms share, and y - less is not rounded
+    for _ in range(term.less):
         value = value * (1 / x)  # XLA would make (a / b) / x one quotient, and compute a and b again
-    at_zero = jnp.where(y > less, 0.0, jnp.where(y < less, jnp.inf, jnp.where(y == less, 1.0, jnp.nan)))
-    return jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, 1 / at_zero, value))
+    if term.less:
+        at_zero = jnp.where(
+            y > term.less, 0.0, jnp.where(y < term.less, jnp.inf, jnp.where(y == term.less, 1, jnp.nan))
+        )
+        value = jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, 1 / at_zero, value))
+    if term.logs:
+        value = jnp.where(value == 0, 0, _log(x) ** term.logs * value)  # 0, not -inf * 0, at x = 0
+    if term.products == ((),):
+        return value
+    factor = functools.reduce(jnp.add, [math.prod([y - root for root in roots], start=1) for roots in term.products])
+    return jnp.where(factor == 0, 0, factor * value)  # 0, not 0 * inf, at x = 0
 
 
-def _derivative(less: int, value: jax.Array, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-    """The derivative of x**(y - less), which is `value`."""
-    x, y = primals
-    by_x, by_y = tangents
-    tangent = jnp.zeros_like(value)
-    if not isinstance(by_x, SymbolicZero):
-        slope = jnp.where(y == less, 0, (y - less) * _power_less(less + 1, x, y))  # 0, not 0 * inf, at x = 0
-        tangent = by_x * slope
-    if not isinstance(by_y, SymbolicZero):
-        tangent = tangent + by_y * jnp.where(value == 0, 0, _log(x) * value)  # 0, not -inf * 0, at x = 0
-    return value, tangent
+def _tangent(term: _Term, primals: Any, tangents: Any) -> jax.Array:
+    """How the term changes when its arguments do."""
+    found = jnp.zeros_like(primals[0])
+    for tangent, terms in zip(tangents, (term.by_x(), term.by_y()), strict=True):
+        if not isinstance(tangent, SymbolicZero):
+            found = found + tangent * functools.reduce(jnp.add, [_term(each, *primals) for each in terms])
+    return found
 
 
 @functools.partial(_power.defjvp, symbolic_zeros=True)
 def _power_jvp(kept: bool, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-    return _derivative(0, _power(True, *primals), primals, tangents)
+    return _power(True, *primals), _tangent(_Term(), primals, tangents)
 
 
-@functools.partial(_power_less.defjvp, symbolic_zeros=True)
-def _power_less_jvp(less: int, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-    return _derivative(less, _power_less(less, *primals), primals, tangents)
+@functools.partial(_term.defjvp, symbolic_zeros=True)
+def _term_jvp(term: _Term, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
+    return _term(term, *primals), _tangent(term, primals, tangents)
 
 
 def _floating(*xs: ArrayLike) -> list[jax.Array]:
