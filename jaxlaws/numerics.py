@@ -113,25 +113,24 @@ class _Term(NamedTuple):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
 def _term(term: _Term, x: jax.Array, y: jax.Array) -> jax.Array:
-    value = _power(True, x, y)  # the one that all terms share, and y - less is not rounded
+    value: jax.Array = _power(True, x, y)  # the one that all terms share, and y - less is not rounded
     for _ in range(term.less):
         value = value * (1 / x)  # XLA would make (a / b) / x one quotient, and compute a and b again
     if term.less:
-        at_zero = jnp.where(
-            y > term.less, 0.0, jnp.where(y < term.less, jnp.inf, jnp.where(y == term.less, 1, jnp.nan))
-        )
+        less = term.less
+        at_zero = jnp.where(y > less, 0.0, jnp.where(y < less, jnp.inf, jnp.where(y == less, 1.0, jnp.nan)))
         value = jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, 1 / at_zero, value))
     if term.logs:
         value = jnp.where(value == 0, 0, _log(x) ** term.logs * value)  # 0, not -inf * 0, at x = 0
-    if term.products == ((),):
-        return value
-    factor = functools.reduce(jnp.add, [math.prod([y - root for root in roots], start=1) for roots in term.products])
-    return jnp.where(factor == 0, 0, factor * value)  # 0, not 0 * inf, at x = 0
+    if term.products != ((),):
+        factor = functools.reduce(jnp.add, [math.prod([y - root for root in roots]) for roots in term.products])
+        value = jnp.where(factor == 0, 0, factor * value)  # 0, not 0 * inf, at x = 0
+    return value
 
 
-def _tangent(term: _Term, primals: Any, tangents: Any) -> jax.Array:
-    """How the term changes when its arguments do."""
-    found = jnp.zeros_like(primals[0])
+def _tangent(term: _Term, value: jax.Array, primals: Any, tangents: Any) -> jax.Array:
+    """How the term, which has this value, changes when x and y do."""
+    found = jnp.zeros_like(value)
     for tangent, terms in zip(tangents, (term.by_x(), term.by_y()), strict=True):
         if not isinstance(tangent, SymbolicZero):
             found = found + tangent * functools.reduce(jnp.add, [_term(each, *primals) for each in terms])
@@ -140,12 +139,14 @@ def _tangent(term: _Term, primals: Any, tangents: Any) -> jax.Array:
 
 @functools.partial(_power.defjvp, symbolic_zeros=True)
 def _power_jvp(kept: bool, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-    return _power(True, *primals), _tangent(_Term(), primals, tangents)
+    value = _power(True, *primals)
+    return value, _tangent(_Term(), value, primals, tangents)
 
 
 @functools.partial(_term.defjvp, symbolic_zeros=True)
 def _term_jvp(term: _Term, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-    return _term(term, *primals), _tangent(term, primals, tangents)
+    value = _term(term, *primals)
+    return value, _tangent(term, value, primals, tangents)
 
 
 def _floating(*xs: ArrayLike) -> list[jax.Array]:

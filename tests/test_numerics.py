@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import mpmath
 import numpy as np
@@ -277,6 +278,208 @@ def test_half_precision_has_the_same_ends(exponent):
     assert half.dtype == jnp.bfloat16
     np.testing.assert_array_equal(np.asarray(half, np.float32), np.asarray(single.astype("bfloat16"), np.float32))
     assert not np.signbit(np.asarray(half[:2], np.float32)).any()
+
+
+ORDERS = ["x", "y", "xx", "xy", "yx", "yy", "xxx", "xxy", "xyx", "yxx", "xyy", "yxy", "yyx", "yyy"]
+
+
+def derivative(order, function=numerics.power):
+    """The derivative by base ("x") and exponent ("y"), one after the other."""
+    for argument in order:
+        function = jax.grad(function, argnums="xy".index(argument))
+    return function
+
+
+def all_derivatives(x, y):
+    return jnp.stack([jax.vmap(derivative(order))(x, y) for order in ORDERS])
+
+
+def exact_derivative(order, x, y):
+    """By mpmath's numerical differentiation, with the size of the parts that the derivative is the sum of."""
+    i, j = order.count("x"), order.count("y")
+    with mpmath.workdps(80):
+        x, y = mpmath.mpf(float(x)), mpmath.mpf(float(y))
+        exact = mpmath.diff(lambda a, b: a**b, (x, y), (i, j))
+        parts = x ** (y - i) * mpmath.fprod(abs(y) + 1 + k for k in range(i)) * (1 + abs(mpmath.log(x))) ** j
+        return float(exact), float(parts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_derivatives_agree_with_mpmath(dtype):
+    random = np.random.default_rng(0)
+    x = np.concatenate([10 ** random.uniform(-3, 6, 20), [0.5, 1, 1, 1, 1 + 1e-3, 2, 3.7, 3.7, 3.7]]).astype(dtype)
+    y = np.concatenate([random.uniform(-2, 3, 20), [0.5, 0, 1, -0.3, 1.7, 2, 0, 1, 2]]).astype(dtype)
+    found = compiled(all_derivatives, dtype)(x, y)
+    eps = np.finfo(dtype).eps
+    for order, values in zip(ORDERS, found, strict=True):
+        exact, parts = np.transpose([exact_derivative(order, *point) for point in zip(x, y, strict=True)])
+        assert np.all(np.abs(values - exact) <= 16 * eps * parts), order
+        if "y" not in order:  # one product, so that nothing cancels
+            np.testing.assert_allclose(values, exact, rtol=8 * eps, atol=1e-60, err_msg=order)
+
+
+def test_derivatives_agree_however_they_are_taken(x64):
+    x, y = np.array([0.3, 1.0, 2.0, 1e6]), np.array([-0.4, 0.0, 2.0, 1.3])
+    power = numerics.power
+
+    def both(modes):
+        function = lambda a: power(a[0], a[1])  # noqa: E731
+        for mode in modes:
+            function = mode(function)
+        return jax.jit(jax.vmap(function))(np.stack([x, y], axis=1))
+
+    f, r = jax.jacfwd, jax.jacrev
+    second = both([r, r])
+    for modes in ([f, f], [f, r], [jax.hessian]):
+        np.testing.assert_allclose(both(modes), second, rtol=1e-13, atol=1e-13, err_msg=str(modes))
+    third = both([f, f, f])
+    np.testing.assert_allclose(both([jax.grad, jax.hessian]), third, rtol=1e-13, atol=1e-13)
+    one_by_one = [[float(derivative(order)(*point)) for order in ("xy", "xyy")] for point in zip(x, y, strict=True)]
+    np.testing.assert_allclose(one_by_one, np.stack([second[:, 0, 1], third[:, 0, 1, 1]], axis=1), rtol=1e-13)
+
+
+def test_derivatives_of_arrays_that_broadcast(x64):
+    x, y = np.array([[0.5], [2.0]]), np.array([-0.5, 1.0, 3.0])
+    found = jax.grad(lambda x, y: numerics.power(x, y).sum(), argnums=(0, 1))(x, y)
+    np.testing.assert_allclose(found[0], (y * x ** (y - 1)).sum(axis=1, keepdims=True), rtol=1e-14)
+    np.testing.assert_allclose(found[1], (x**y * np.log(x)).sum(axis=0), rtol=1e-14)
+    value, change = jax.jvp(lambda y: numerics.power(2.0, y), (y,), (np.ones(3),))
+    np.testing.assert_allclose(change, value * np.log(2), rtol=1e-14)
+
+
+def powers_of_zero(y, order):
+    """The limit at x = 0 of a derivative of x**y by x, for order = 0, 1, 2, ..."""
+    factor = np.prod([y - k for k in range(order)])
+    if factor == 0:
+        return 0.0
+    return factor if y == order else 0.0 if y > order else factor * np.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 3.0, 1.5, -0.5, -1.0])
+def test_derivatives_at_0(dtype, zero, exponent):
+    found = dict(zip(ORDERS, compiled(all_derivatives, dtype)([zero], [exponent])[:, 0], strict=True))
+    for order in ("x", "xx", "xxx"):
+        assert found[order] == powers_of_zero(exponent, len(order))
+    if exponent > 0:
+        assert found["y"] == found["yy"] == found["yyy"] == 0
+    if exponent > 1:
+        assert found["xy"] == found["yx"] == found["xyy"] == found["yxy"] == found["yyx"] == 0
+    if exponent > 2:
+        assert found["xxy"] == found["xyx"] == found["yxx"] == 0
+    if exponent < 0:
+        assert not np.isfinite([*found.values()]).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_derivatives_at_exponent_0_of_0(dtype):
+    found = dict(zip(ORDERS, compiled(all_derivatives, dtype)([0.0], [0.0])[:, 0], strict=True))
+    assert found["x"] == found["xx"] == found["xxx"] == 0, "0**0 is 1, and so is all around it"
+    assert found["y"] == -np.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 0.0, -0.5, -1.0, 3.0])
+def test_derivatives_at_infinity(dtype, exponent):
+    found = dict(zip(ORDERS, compiled(all_derivatives, dtype)([np.inf], [exponent])[:, 0], strict=True))
+    for i in (1, 2, 3):
+        factor = np.prod([exponent - k for k in range(i)])
+        expected = 0.0 if factor == 0 or exponent < i else factor if exponent == i else factor * np.inf
+        assert found["x" * i] == expected
+    assert found["y"] == found["yy"] == (np.inf if exponent >= 0 else 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_derivatives_of_log(dtype):
+    x = np.array([1e-30, 0.5, 1.0, 1 + 1e-3, 7.0, 1e30], dtype)
+    steps = [numerics.log]
+    for _ in range(3):
+        steps.append(jax.grad(steps[-1]))
+    found = compiled(lambda x: jnp.stack([jax.vmap(step)(x) for step in steps[1:]]), dtype)(x)
+    exact = x.astype(np.longdouble)
+    with np.errstate(over="ignore"):
+        expected = np.stack([1 / exact, -1 / exact**2, 2 / exact**3]).astype(dtype)
+    inside = np.abs(expected) > np.finfo(dtype).tiny
+    np.testing.assert_allclose(found[inside], expected[inside], rtol=4 * np.finfo(dtype).eps)
+
+
+half, bfloat, single, double, whole = (
+    jnp.float16(2),
+    jnp.bfloat16(2),
+    np.float32(2),
+    np.float64(2),
+    np.int32(2),
+)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (2, 0.5), (2, 3), (2.0, 3), (whole, 0.5), (whole, whole), (np.int64(2), 2), (True, 0.5),
+        (half, 0.5), (half, 2), (half, whole), (bfloat, 0.5), (bfloat, whole), (0.5, bfloat), (half, bfloat),
+        (single, 0.5), (single, half), (2, single), (double, 2), (double, single), (double, bfloat),
+    ],
+    ids=lambda arguments: "-".join(type(a).__name__ + getattr(a, "dtype", np.dtype(type(a))).name for a in arguments),
+)  # fmt: skip
+def test_dtype_of_a_power(arguments, enabled):
+    with jax.enable_x64(enabled):
+        found = numerics.power(*arguments)
+        assert found.dtype == jnp.result_type(float, *arguments)
+        np.testing.assert_allclose(float(found), float(arguments[0]) ** float(arguments[1]), rtol=1e-2)
+        assert numerics.log(arguments[0]).dtype == jnp.result_type(float, arguments[0])
+
+
+def test_python_numbers_neither_widen_nor_retrace(x64):
+    traces = []
+
+    @jax.jit
+    def function(x, y):
+        traces.append(1)
+        return numerics.power(x, y), numerics.power(x, 0.5), numerics.power(2, x), numerics.log(x)
+
+    x = np.full(3, 2, np.float32)
+    for y in (0.5, 1.5, -2.0, float("inf")):
+        assert {found.dtype for found in function(x, y)} == {np.dtype(np.float32)}
+    assert len(traces) == 1
+
+
+def exported(function, *xs, platforms):
+    return jax.export.export(jax.jit(function), platforms=platforms)(*xs)
+
+
+def test_a_program_for_several_platforms_has_a_path_for_each():
+    x, y = np.logspace(-3, 3, 7, dtype=np.float32), np.linspace(-2, 2, 7, dtype=np.float32)
+    for function, xs, own in ((numerics.power, (x, y), "stablehlo.power"), (numerics.log, (x,), "stablehlo.log")):
+        program = exported(function, *xs, platforms=["cpu", "cuda"])
+        assert program.platforms == ("cpu", "cuda")
+        module = program.mlir_module()
+        assert f"{own} " in module
+        assert "stablehlo.bitcast_convert" in module
+        np.testing.assert_array_equal(program.call(*xs), jax.jit(function)(*xs))
+        value, slopes = jax.vjp(program.call, *xs)
+        np.testing.assert_array_equal(value, jax.jit(function)(*xs))
+        expected = jax.vjp(function, *xs)[1](np.ones(7, np.float32))
+        for found, want in zip(slopes(np.ones(7, np.float32)), expected, strict=True):
+            np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu"])
+def test_every_platform_gets_its_own_path_only(platform, dtype):
+    x = np.ones(4, dtype)
+    with jax.enable_x64(True):
+        gradients = jax.vmap(jax.grad(numerics.power, argnums=(0, 1)))
+        power = exported(numerics.power, x, x, platforms=[platform]).mlir_module()
+        slopes = exported(gradients, x, x, platforms=[platform]).mlir_module()
+        log = exported(numerics.log, x, platforms=[platform]).mlir_module()
+    cpu = platform == "cpu"
+    for module, own in ((power, ["power"]), (slopes, ["power", "log"]), (log, ["log"])):
+        assert ("bitcast_convert" in module) is cpu
+        assert ("round_nearest_even" in module) is (cpu and "power" in own)
+        for name in own:
+            assert (f"stablehlo.{name} " in module) is not cpu
 
 
 def test_at_least_is_the_maximum_with_the_derivative_from_above():
