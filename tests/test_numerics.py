@@ -425,10 +425,18 @@ half, bfloat, single, double, whole = (
 )  # fmt: skip
 def test_dtype_of_a_power(arguments, enabled):
     with jax.enable_x64(enabled):
-        found = numerics.power(*arguments)
-        assert found.dtype == jnp.result_type(float, *arguments)
-        np.testing.assert_allclose(float(found), float(arguments[0]) ** float(arguments[1]), rtol=1e-2)
-        assert numerics.log(arguments[0]).dtype == jnp.result_type(float, arguments[0])
+        power = jax.eval_shape(lambda: numerics.power(*arguments))
+        log = jax.eval_shape(lambda: numerics.log(arguments[0]))
+        assert power.dtype == jnp.result_type(float, *arguments)
+        assert log.dtype == jnp.result_type(float, arguments[0])
+
+
+@pytest.mark.parametrize("arguments", [(2, 3), (whole, 0.5), (half, 0.5), (bfloat, whole), (single, bfloat)])
+def test_value_of_a_power_of_any_dtype(arguments):
+    found = numerics.power(*arguments)
+    x, y = map(float, arguments)
+    np.testing.assert_allclose(float(found), x**y, rtol=float(jnp.finfo(found.dtype).eps))
+    np.testing.assert_allclose(float(numerics.log(found)), y * np.log(x), rtol=4 * float(jnp.finfo(found.dtype).eps))
 
 
 def test_python_numbers_neither_widen_nor_retrace(x64):
