@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import pickle
 import re
 
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
+from sampling import inputs
 
 import jaxlaws as jl
+from jaxlaws import evaluation
 from jaxlaws.columns import BLOCK, in_blocks
 
 PARALLEL = jl.laws["parallel"]
@@ -261,6 +264,7 @@ def test_blocks_are_the_whole(count):
     np.testing.assert_allclose(found["sum"], x.sum(axis=1), rtol=1e-6)
     assert np.array_equal(found["one"], x[:, 0])
     assert all(size == 0 or size & (size - 1) == 0 for size in shapes)
+    assert len(shapes) == 1
 
 
 def test_evaluates_inside_a_thread_pool():
@@ -271,3 +275,354 @@ def test_evaluates_inside_a_thread_pool():
         found = list(pool.map(lambda g: np.asarray(PARALLEL(g, num_params=x, parallel_size=2)), ["pile", "stack"] * 20))
     assert all(np.array_equal(found[i], found[i % 2]) for i in range(40))
     assert not jax.config.jax_enable_x64
+
+
+# Large batches: block by block, with the same result.
+
+
+def traced(law, traces):
+    """The law, adding to a list with each trace."""
+
+    def fn(coefs, x):
+        traces.append(1)
+        return law.fn(coefs, x)
+
+    return dataclasses.replace(law, fn=functools.wraps(law.fn)(fn))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """A function that computes a call with blocks of a few rows; it fails where the batch is not cut."""
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        pytest.skip("blocks are for one CPU")
+
+    def compute(call, length=128):
+        lengths = []
+
+        def spied(fn, rows, count, length, out=None):
+            def noted(part):
+                found = fn(part)
+                lengths.extend({leaf.shape[0] for leaf in jax.tree.leaves(part)})
+                return found
+
+            return in_blocks(noted, rows, count, length, out)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation, "WHOLE_BYTES", 1 << 10)
+            patch.setattr(evaluation, "BLOCK_BYTES", 1)
+            patch.setattr(evaluation, "MIN_BLOCK", length)
+            patch.setattr(evaluation, "in_blocks", spied)
+            found = call()
+        assert len(lengths) > 1, "cut into blocks"
+        assert set(lengths) == {length}, "all of one length"
+        return found
+
+    return compute
+
+
+def assert_same(found, expected):
+    """Equal bit for bit, and of the same types."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(a, jax.Array) is isinstance(b, jax.Array)
+        assert a.dtype == b.dtype
+        if isinstance(a, np.ndarray):
+            assert not a.flags.writeable
+            assert not b.flags.writeable
+        np.testing.assert_array_equal(a, b)
+
+
+ROWS = 1003
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_batches_are_small_ones(law, dtype, small_blocks):
+    x = inputs(law, ROWS, dtype=dtype)
+    group = list(law.groups)[-1]
+    assert_same(small_blocks(lambda: law(group, x)), law(group, x))
+
+
+@pytest.mark.parametrize(("verb", "dtype"), [(jl.value_and_gradient, np.float32), (jl.jacobian, np.float64)])
+@pytest.mark.parametrize("law", [PARALLEL, MIXTURE], ids=lambda law: law.name)
+def test_large_batches_of_derivatives_are_small_ones(law, verb, dtype, small_blocks):
+    x = inputs(law, ROWS, dtype=dtype)
+    group = next(iter(law.groups))
+    assert_same(small_blocks(lambda: verb(law, group, x)), verb(law, group, x))
+
+
+def large_calls():
+    random = np.random.default_rng(0)
+    n, p = (np.exp(random.normal(size=ROWS)).astype(np.float32) for _ in range(2))
+    mixture = random.dirichlet(np.ones(5), ROWS).astype(np.float32)
+    ids = random.integers(2, size=ROWS)
+    weights = random.random((ROWS, 5), np.float32)
+    rows = jax.tree.map(lambda leaf: leaf[ids].astype(np.float32), jl.stack(PARALLEL.groups.values()))
+    matrices = jax.tree.map(lambda leaf: leaf[ids].astype(np.float32), jl.stack(MIXTURE.groups.values()))
+    sft = random.integers(42, size=ROWS)
+    padded = np.zeros((ROWS, 3), np.float32)
+    padded[:, 1] = n
+    memory = np.zeros(4 * ROWS + 64, np.uint8)
+    start = -memory.ctypes.data % 64 + 4
+    shifted = memory[start : start + 4 * ROWS].view(np.float32)
+    shifted[:] = n
+    return {
+        "rows of mixed groups": lambda: SFT(sft, sft_data_size=n),
+        "names of groups": lambda: PARALLEL(np.array(["pile", "stack"])[ids], n=n, p=p),
+        "gradient of mixed groups": lambda: jl.value_and_gradient(SFT, sft, sft_data_size=n),
+        "mixed groups, vectors": lambda: MIXTURE(ids, proportions=mixture),
+        "one id for all": lambda: PARALLEL(np.array([1]), n=n, p=p),
+        "coefficients per row": lambda: PARALLEL(rows, n=n, p=p),
+        "matrices per row": lambda: jl.gradient(MIXTURE, matrices, proportions=mixture),
+        "matrices per row, one input": lambda: MIXTURE(matrices, proportions=mixture[0]),
+        "weights": lambda: jl.value_and_gradient(MIXTURE, "70M", proportions=mixture, weights=weights[0]),
+        "weights per row": lambda: jl.value_and_gradient(MIXTURE, "70M", proportions=mixture, weights=weights),
+        "weights per row, one input": lambda: jl.gradient(MIXTURE, "70M", proportions=mixture[0], weights=weights),
+        "one number for all": lambda: PARALLEL("pile", n=n, p=2),
+        "grid": lambda: PARALLEL("pile", n=n[:, None], p=p[:7]),
+        "gradient on a grid": lambda: jl.value_and_gradient(PARALLEL, "pile", n=n[:, None], p=p[:7]),
+        "grid the other way": lambda: PARALLEL("pile", n=n[:7], p=p[:, None]),
+        "grid of groups": lambda: SFT(sft[:, None], sft_data_size=n[:7]),
+        "square grid": lambda: PARALLEL("pile", n=n[:300], p=p[:300, None]),
+        "last axis alone": lambda: PARALLEL("pile", n=np.full((300, 1), 2, np.float32), p=p[:300]),
+        "full square and a row": lambda: PARALLEL("pile", n=np.resize(n, (300, 300)), p=p[:300]),
+        "three axes": lambda: PARALLEL([[0], [1]], n=n[:, None, None], p=p[:5]),
+        "columns of a matrix": lambda: PARALLEL("pile", n=padded[:, 1], p=p),
+        "backwards": lambda: PARALLEL("pile", n=n[::-1], p=p),
+        "every other row": lambda: PARALLEL("pile", n=np.repeat(n, 2)[::2], p=p),
+        "transposed": lambda: MIXTURE("70M", proportions=np.asfortranarray(mixture)),
+        "misaligned": lambda: PARALLEL("pile", n=shifted, p=p),
+        "differently misaligned": lambda: PARALLEL("pile", n=shifted[2:], p=p[:-2]),
+        "JAX arrays": lambda: PARALLEL("pile", n=jnp.asarray(n), p=jnp.asarray(p)),
+        "one JAX array": lambda: PARALLEL("pile", n=jnp.asarray(n), p=p),
+        "integers": lambda: PARALLEL("pile", n=n, p=np.arange(1, ROWS + 1)),
+        "half precision": lambda: PARALLEL("pile", n=jnp.asarray(n, "bfloat16"), p=jnp.asarray(p, "bfloat16")),
+    }
+
+
+# XLA adds up products of a row with matrices or weights of its own in an order that depends on how many rows there are.
+ANY_ORDER = ["matrices per row", "weights per row"]
+
+
+@pytest.mark.parametrize("case", large_calls())
+def test_whatever_is_large_is_cut_right(case, small_blocks):
+    call = large_calls()[case]
+    found, expected = small_blocks(call), call()
+    if case in ANY_ORDER:
+        scale = max(float(np.max(np.abs(leaf))) for leaf in jax.tree.leaves(expected))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * scale), found, expected)
+    else:
+        assert_same(found, expected)
+
+
+def test_a_leading_axis_of_one_is_not_cut(monkeypatch):
+    x = np.linspace(1, 2, ROWS, dtype=np.float32)[None]
+    expected = PARALLEL("pile", n=x, p=2)
+    monkeypatch.setattr(evaluation, "WHOLE_BYTES", 1 << 10)
+    monkeypatch.setattr(evaluation, "in_blocks", None)
+    assert_same(PARALLEL("pile", n=x, p=2), expected)
+
+
+def test_large_means_the_points_and_not_the_arrays(small_blocks):
+    n, p = np.ones((200, 1), np.float32), np.ones((1, 200), np.float32)
+    assert n.nbytes + p.nbytes < 1 << 11
+    assert small_blocks(lambda: PARALLEL("pile", n=n, p=p)).shape == (200, 200)
+
+
+def test_blocks_are_traced_once(small_blocks):
+    traces = []
+    law = traced(PARALLEL, traces)
+    for count in (1000, 1001, 640, 1500):
+        x = np.linspace(1, 2, count, dtype=np.float32)
+        for group in ("pile", "stack"):
+            small_blocks(lambda group=group, x=x: law(group, n=x, p=x))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 15])
+def test_blocks_begin_where_rows_are_aligned(start):
+    memory = np.zeros(5000, np.float32)
+    first = -memory.ctypes.data % 64 // 4 + start
+    x = memory[first : first + 4000]
+    x[:] = np.arange(4000)
+    addresses = []
+
+    def fn(rows):
+        addresses.append(rows.ctypes.data % 64)
+        return rows.copy()
+
+    np.testing.assert_array_equal(in_blocks(fn, x, 4000, 256), x)
+    assert len(addresses) == 16
+    assert all(address == 0 for address in addresses[1:-1])
+
+
+# Results in memory of the caller.
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_out_takes_the_result(law, dtype, small_blocks):
+    x = inputs(law, ROWS, dtype=dtype)
+    group = next(iter(law.groups))
+    expected = np.asarray(law(group, x))
+    for compute in (lambda call: call(), small_blocks):
+        out = np.full(expected.shape, -1, dtype)
+        assert compute(lambda out=out: law(group, x, out=out)) is out
+        np.testing.assert_array_equal(out, expected)
+        assert out.flags.writeable
+    assert jl.predict(law, group, x, out=out) is out
+
+
+def test_out_of_any_shape_and_layout(small_blocks):
+    n, p = np.linspace(1, 2, ROWS, dtype=np.float32)[:, None], np.arange(1, 8, dtype=np.float32)
+    expected = np.asarray(PARALLEL("pile", n=n, p=p))
+    for compute in (lambda call: call(), small_blocks):
+        for out in (
+            np.zeros((ROWS, 7), np.float32),
+            np.zeros((7, ROWS), np.float32).T,
+            np.zeros((ROWS, 14), np.float32)[:, ::2],
+            np.zeros((2 * ROWS, 7), np.float32)[::-2],
+        ):
+            assert compute(lambda out=out: PARALLEL("pile", n=n, p=p, out=out)) is out
+            np.testing.assert_array_equal(out, expected)
+    single = np.zeros((), np.float32)
+    assert PARALLEL("pile", n=1e9, p=2, out=single) is single
+    assert single == PARALLEL("pile", n=1e9, p=2)
+    with jax.enable_x64(True):
+        single = np.zeros(())
+        assert PARALLEL("pile", n=1e9, p=2, out=single) is single
+        assert single == PARALLEL("pile", n=1e9, p=2)
+
+
+def test_out_may_be_an_input(small_blocks):
+    x = np.exp(np.random.default_rng(0).normal(size=ROWS)).astype(np.float32)
+    expected = np.asarray(SFT(0, sft_data_size=x))
+    backwards = np.asarray(SFT(0, sft_data_size=x[::-1]))
+    for compute in (lambda call: call(), small_blocks):
+        out = x.copy()
+        compute(lambda out=out: SFT(0, sft_data_size=out, out=out))
+        np.testing.assert_array_equal(out, expected)
+        out = x.copy()
+        compute(lambda out=out: SFT(0, sft_data_size=out[::-1], out=out))
+        np.testing.assert_array_equal(out, backwards)
+
+
+def read_only(shape):
+    array = np.zeros(shape, np.float32)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "words"),
+    [
+        ([0.0, 0.0], TypeError, "out must be a NumPy array, not list"),
+        (jnp.zeros(2), TypeError, "out must be a NumPy array, not ArrayImpl"),
+        (pd.Series([0.0, 0.0]), TypeError, "out must be a NumPy array, not Series"),
+        (np.zeros(3, np.float32), ValueError, r"writable float32 array of shape \(2,\), not a .* shape \(3,\)"),
+        (np.zeros((2, 1), np.float32), ValueError, r"of shape \(2,\), not a .* of shape \(2, 1\)"),
+        (np.zeros((), np.float32), ValueError, r"of shape \(2,\), not a .* of shape \(\)"),
+        (np.zeros(2), ValueError, r"writable float32 array .*, not a writable float64 array"),
+        (np.zeros(2, int), ValueError, r"writable float32 array .*, not a writable int64 array"),
+        (read_only(2), ValueError, r"not a read-only float32 array"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_what_out_cannot_be(out, error, words):
+    before = np.array(out)
+    with pytest.raises(error, match="^parallel: .*" + words):
+        PARALLEL("pile", n=np.ones(2, np.float32), p=1, out=out)
+    np.testing.assert_array_equal(np.asarray(out), before)
+
+
+def test_out_of_vectors_has_their_axis():
+    x = np.full((3, 5), 0.2, np.float32)
+    with pytest.raises(ValueError, match=r"^domain_mixture: .* of shape \(3, 5\), not a .* of shape \(3,\)"):
+        MIXTURE("70M", proportions=x, out=np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"^domain_mixture: .*float64 .*, not a writable float32"):
+        MIXTURE("70M", proportions=x.astype(float), out=np.zeros((3, 5), np.float32))
+
+
+def test_out_is_not_for_transformations():
+    x, out = np.ones(2, np.float32), np.zeros(2, np.float32)
+    for transform in (jax.jit, jax.grad, jax.vmap):
+        with pytest.raises(TypeError, match=r"^parallel: out= cannot be written to inside a transformation"):
+            transform(lambda p: PARALLEL("pile", n=x, p=p, out=out).sum())(
+                np.float32(2) if transform != jax.vmap else x
+            )
+    assert not out.any()
+    with pytest.raises(TypeError, match="out"):
+        jl.gradient(PARALLEL, "pile", n=x, p=x, out=out)
+    jax.jit(lambda p: p * PARALLEL("pile", n=x, p=x, out=out)[0])(2.0)  # what is known is computed at once
+    np.testing.assert_array_equal(out, PARALLEL("pile", n=x, p=x))
+
+
+# Known inputs inside transformations of the caller: computed at once, by the same program as outside.
+
+
+@pytest.mark.parametrize(("dtype", "enabled"), [(np.float32, False), (np.float64, False), (np.float64, True)])
+def test_known_inputs_inside_transformations(dtype, enabled, small_blocks):
+    traces = []
+    law = traced(PARALLEL, traces)
+    x = np.logspace(8, 10, ROWS).astype(dtype)
+
+    def fixed():
+        return law("pile", num_params=x, parallel_size=2)
+
+    with jax.enable_x64(enabled):
+        expected = np.asarray(fixed())
+        assert expected.dtype == dtype
+        kept = jnp.asarray(expected)  # float32 where JAX is set to 32 bits
+        jitted = jax.jit(lambda s: s * fixed())
+        step = jax.jit(lambda c, s: (c, fixed() * s))
+        ones = np.ones(3, kept.dtype)
+        for _ in range(2):
+            np.testing.assert_array_equal(jitted(ones[0]), kept)
+            np.testing.assert_array_equal(jax.vmap(lambda s: s * fixed())(ones), jnp.stack([kept] * 3))
+            np.testing.assert_array_equal(jax.lax.scan(step, 0, ones)[1], jnp.stack([kept] * 3))
+            np.testing.assert_allclose(jax.grad(lambda s: (s * fixed()).sum())(ones[0]), kept.sum(), rtol=1e-6)
+        assert len(traces) == 1
+        blocks = jax.jit(lambda s: s * small_blocks(fixed))
+        np.testing.assert_array_equal(blocks(ones[0]), kept)
+        assert len(traces) == 2
+
+
+@pytest.mark.parametrize(("law", "enabled"), [(PARALLEL, False), (SFT, True), (MIXTURE, False)])
+def test_traced_inputs_inside_transformations_do_not_retrace(law, enabled):
+    traces = []
+    law = traced(law, traces)
+    group = next(iter(law.groups))
+    with jax.enable_x64(enabled):
+        x = jax.tree.map(jnp.asarray, inputs(law, 8, dtype=np.float32))
+        one = jax.tree.map(lambda leaf: leaf[0], x)
+        calls = [
+            jax.jit(lambda x: law(group, x)),
+            jax.jit(jax.vmap(lambda x: law(group, x))),
+            jax.jit(lambda x: jax.lax.scan(lambda c, row: (c, law(group, row)), 0, x)[1]),
+            jax.jit(lambda x: jl.gradient(law, group, x)),
+            jax.jit(lambda x: jax.lax.map(jax.grad(lambda row: law(group, row).sum()), x)),
+        ]
+        expected = law(group, x)
+        for i, call in enumerate(calls):
+            first = call(x)
+            count = len(traces)
+            for _ in range(3):
+                call(jax.tree.map(lambda leaf: leaf * 1.5, x))
+            assert len(traces) == count, "traced once"
+            if i < 3:
+                np.testing.assert_allclose(first, expected, rtol=1e-6)
+        law(group, one)
+        count = len(traces)
+        for group in list(law.groups)[:3]:
+            law(group, one)
+        assert len(traces) == count
+
+
+def test_switching_the_setting_back_and_forth_does_not_retrace():
+    traces = []
+    law = traced(PARALLEL, traces)
+    single, double = np.ones(4, np.float32), np.ones(4)
+    for _ in range(3):
+        for enabled in (False, True):
+            with jax.enable_x64(enabled):
+                law("pile", n=single, p=single)
+                law("pile", n=double, p=double)
+    assert len(traces) <= 3, "once for each dtype, and for float32 in either setting"
