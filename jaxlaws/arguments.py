@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlaws.law import Law, UnknownNameError, stack, variables
 
-__all__ = ["arguments", "beyond_setting", "by_name", "group_ids", "number"]
+__all__ = ["arguments", "beyond_setting", "by_name", "check_law", "group_ids", "number"]
 
 
 def arguments(
@@ -45,10 +45,15 @@ def beyond_setting(dtype: Any) -> bool:
     return bool(dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64)
 
 
-def by_name(law: Law, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs by their proper names."""
+def check_law(law: Any) -> None:
+    """A TypeError for what is not a law, such as the name of one."""
     if not isinstance(law, Law):
         raise TypeError(f"a law such as jl.laws['parallel'] is needed, not {law!r}")
+
+
+def by_name(law: Law, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs by their proper names."""
+    check_law(law)
     if isinstance(inputs, law.inputs):
         if named:
             raise TypeError(f"{law.name}: give the inputs as a record or by name, not both")

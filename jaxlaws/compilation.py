@@ -11,7 +11,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlaws.arguments import arguments, beyond_setting, by_name, number
+from jaxlaws.arguments import arguments, beyond_setting, by_name, check_law, number
 from jaxlaws.evaluation import lower
 from jaxlaws.law import Law, variables
 
@@ -41,6 +41,7 @@ def compile(
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     dtype = _dtype(dtype)
+    check_law(law)
     shapes = {v.name: (*shape, *(law.sizes[axis] for axis in v.shape)) for v in variables(law.inputs)}
     with _setting(dtype):
         example = {name: np.ones(full, dtype) for name, full in shapes.items()}
@@ -59,9 +60,10 @@ def compile(
                 arrays[name] = np.broadcast_to(np.asarray(array, dtype), full)
             except ValueError:
                 raise ValueError(f"{law.name}: {name} has shape {array.shape}; compiled for {full}") from None
+        switched = beyond_setting(dtype)
         with _setting(dtype):
             found: jax.Array = compiled(coefs, None, law.inputs(**arrays), None)
-        return np.asarray(found) if beyond_setting(dtype) else found
+        return np.asarray(found) if switched else found
 
     return predict
 
@@ -91,6 +93,7 @@ def export(
         [2.0149... 1.9845... 1.9631...]
     """
     dtype = _dtype(dtype)
+    check_law(law)
     if beyond_setting(dtype):
         raise ValueError("a float64 program needs JAX set to 64 bits: jax.config.update('jax_enable_x64', True)")
     sizes = jax.export.symbolic_shape(shape)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
 
 import jax
+import jax.monitoring
 import pytest
 
 import jaxlaws as jl
@@ -33,6 +35,29 @@ def law(request):
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def compilations():
+    """A context whose value is a list that grows with each program that JAX compiles within."""
+    lists = []
+
+    def note(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            for found in lists:
+                found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)  # JAX has no public way to take it back
+
+    @contextlib.contextmanager
+    def count():
+        lists.append([])
+        try:
+            yield lists[-1]
+        finally:
+            lists.pop()
+
+    return count
 
 
 @pytest.fixture(scope="session")

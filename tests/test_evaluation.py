@@ -414,6 +414,11 @@ def test_whatever_is_large_is_cut_right(case, small_blocks):
         assert_same(found, expected)
 
 
+def test_coefficients_are_not_cut_where_there_are_as_many_groups_as_rows(small_blocks):
+    ids, x = np.arange(42)[::-1, None], np.linspace(1, 2, 40, dtype=np.float32)
+    assert_same(small_blocks(lambda: SFT(ids, sft_data_size=x), 16), SFT(ids, sft_data_size=x))
+
+
 def test_a_leading_axis_of_one_is_not_cut(monkeypatch):
     x = np.linspace(1, 2, ROWS, dtype=np.float32)[None]
     expected = PARALLEL("pile", n=x, p=2)
@@ -423,9 +428,9 @@ def test_a_leading_axis_of_one_is_not_cut(monkeypatch):
 
 
 def test_large_means_the_points_and_not_the_arrays(small_blocks):
-    n, p = np.ones((200, 1), np.float32), np.ones((1, 200), np.float32)
-    assert n.nbytes + p.nbytes < 1 << 11
-    assert small_blocks(lambda: PARALLEL("pile", n=n, p=p)).shape == (200, 200)
+    n, p = np.ones((100, 1), np.float32), np.ones((1, 100), np.float32)
+    assert n.nbytes + p.nbytes < 900
+    assert small_blocks(lambda: PARALLEL("pile", n=n, p=p), 64).shape == (100, 100)
 
 
 def test_blocks_are_traced_once(small_blocks):
