@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlaws.law import Law, UnknownNameError, stack, variables
 
-__all__ = ["arguments", "beyond_setting", "by_name", "check_law", "group_ids", "number"]
+__all__ = ["arguments", "beyond_setting", "by_name", "check_law", "group_ids", "number", "setting"]
 
 
 def arguments(
@@ -29,7 +29,7 @@ def arguments(
     ws = None if weights is None else number(weights, "weights")
 
     dtype = _dtype(given.values(), xs.values(), cs.values(), (ws, ids))
-    with jax.enable_x64(True) if beyond_setting(dtype) else contextlib.nullcontext():
+    with setting(dtype):
         arrays = (
             _in_dtype(law, group, dtype) if named_group else law.coefs(**{n: _cast(c, dtype) for n, c in cs.items()}),
             ids,
@@ -43,6 +43,11 @@ def arguments(
 def beyond_setting(dtype: Any) -> bool:
     """Whether JAX is set to 32 bits and `dtype` is float64, so that it must be switched for the while."""
     return bool(dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64)
+
+
+def setting(dtype: Any) -> contextlib.AbstractContextManager[Any]:
+    """JAX set to 64 bits for the while where `dtype` needs that."""
+    return jax.enable_x64(True) if beyond_setting(dtype) else contextlib.nullcontext()
 
 
 def check_law(law: Any) -> None:

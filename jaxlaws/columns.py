@@ -46,12 +46,15 @@ def in_blocks(fn: Callable[[Any], Any], rows: Any, count: int, length: int, out:
     """
     if count < length:
         padding = (1 << max(count - 1, 7).bit_length()) - count if count else 0
-        found = fn(jax.tree.map(lambda array: np.concatenate([array, np.repeat(array[-1:], padding, axis=0)]), rows))
+        if padding:
+            rows = jax.tree.map(lambda array: np.concatenate([array, np.repeat(array[-1:], padding, axis=0)]), rows)
+        found = fn(rows)
         return _write(slice(count), jax.tree.map(lambda array: array[:count], found), out, count)
     pending: deque[tuple[slice, Any]] = deque()
     # The second block starts where JAX can read the rest of the rows without a copy.
-    second = length - ALIGNMENT + _first_aligned(rows) if length > ALIGNMENT else length
-    for start in (0, *range(second, count - length, length), count - length):
+    early = -_first_aligned(rows) % ALIGNMENT
+    second = length - early if early < length else length
+    for start in sorted({0, *range(second, count - length, length), count - length}):
         part = slice(start, start + length)
         pending.append((part, fn(jax.tree.map(operator.itemgetter(part), rows))))
         if len(pending) > 1:  # one block is computed while the one before it is copied
@@ -68,10 +71,10 @@ def _write(part: slice, found: Any, out: Any, count: int) -> Any:
 
 
 def _first_aligned(rows: Any) -> int:
-    """The first row, from 1 on, at which all arrays are aligned; ALIGNMENT if there is none."""
-    starts = np.arange(1, ALIGNMENT + 1)
+    """The first row at which all arrays are aligned; 0 if there is none."""
+    starts = np.arange(ALIGNMENT)
     aligned = np.all([(a.ctypes.data + starts * a.strides[0]) % ALIGNMENT == 0 for a in jax.tree.leaves(rows)], axis=0)
-    return int(np.argmax(aligned)) + 1 if aligned.any() else ALIGNMENT
+    return int(np.argmax(aligned))
 
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlaws.arguments import arguments, beyond_setting, by_name, check_law, number
+from jaxlaws.arguments import arguments, beyond_setting, by_name, check_law, number, setting
 from jaxlaws.evaluation import lower
 from jaxlaws.law import Law, variables
 
@@ -43,7 +42,7 @@ def compile(
     dtype = _dtype(dtype)
     check_law(law)
     shapes = {v.name: (*shape, *(law.sizes[axis] for axis in v.shape)) for v in variables(law.inputs)}
-    with _setting(dtype):
+    with setting(dtype):
         example = {name: np.ones(full, dtype) for name, full in shapes.items()}
         (coefs, ids, inputs, _), _, _ = arguments(law, group, example, {}, None)
         if ids is not None:
@@ -60,10 +59,9 @@ def compile(
                 arrays[name] = np.broadcast_to(np.asarray(array, dtype), full)
             except ValueError:
                 raise ValueError(f"{law.name}: {name} has shape {array.shape}; compiled for {full}") from None
-        switched = beyond_setting(dtype)
-        with _setting(dtype):
+        with setting(dtype):
             found: jax.Array = compiled(coefs, None, law.inputs(**arrays), None)
-        return np.asarray(found) if switched else found
+        return np.asarray(found) if beyond_setting(dtype) else found
 
     return predict
 
@@ -109,7 +107,3 @@ def _dtype(dtype: Any) -> Any:
     if not jnp.issubdtype(dtype, np.floating):
         raise TypeError(f"dtype must be a floating-point type such as 'float32', not {dtype}")
     return dtype
-
-
-def _setting(dtype: Any) -> contextlib.AbstractContextManager[Any]:
-    return jax.enable_x64(True) if beyond_setting(dtype) else contextlib.nullcontext()

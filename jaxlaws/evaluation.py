@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlaws.arguments import arguments, beyond_setting, by_name, number
+from jaxlaws.arguments import arguments, beyond_setting, by_name, number, setting
 from jaxlaws.columns import BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
@@ -329,16 +329,17 @@ def _call(
             raise TypeError(f"{law.name}: out= cannot be written to inside a transformation of JAX")
         return _compiled(verb, law, *arrays)
     switched = beyond_setting(dtype)
+    apart = False  # inputs are not overwritten before all is computed
+    if out is not None:
+        _check_out(law, out, shape, dtype)
+        apart = any(isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in jax.tree.leaves(arrays))
     # Numbers that do not depend on a transformation around this call are computed outside of it.
-    with jax.enable_x64(True) if switched else contextlib.nullcontext(), jax.ensure_compile_time_eval():
+    with setting(dtype), jax.ensure_compile_time_eval():
         run = functools.partial(_outermost(jax.default_backend()), verb, law)
+        found = _in_blocks(run, arrays, shape, None if apart else out)
         if out is not None:
-            _check_out(law, out, shape, dtype)
-            if any(isinstance(leaf, np.ndarray) and np.may_share_memory(leaf, out) for leaf in jax.tree.leaves(arrays)):
-                out[...] = _in_blocks(run, arrays, shape, None)  # inputs are not overwritten before all is computed
-                return out
-        found = _in_blocks(run, arrays, shape, out)
-        if out is not None:
+            if found is not out:
+                out[...] = found
             return out
         # JAX at 32 bits cannot go on with a float64 array; NumPy can.
         return jax.tree.map(_read_only if switched else _owned_by_jax, found)
@@ -368,16 +369,12 @@ MIN_BLOCK = 64  # along the first axis of a grid: powers of the other axes are c
 
 
 def _in_blocks(run: Callable[..., Any], arrays: Any, shape: tuple[int, ...], out: np.ndarray | None) -> Any:
-    """`run(*arrays)`; large batches on a CPU block by block along their first axis, into NumPy arrays."""
-    points = math.prod(shape)
-    large = points * _point_bytes(arrays) > WHOLE_BYTES and jax.default_backend() == "cpu" and jax.device_count() == 1
-    length = max(BLOCK_BYTES * shape[0] // (points * _point_bytes(arrays)), MIN_BLOCK) if large else 0
+    """`run(*arrays)`; large batches on a CPU block by block along their first axis, into `out` or new NumPy arrays."""
+    size = math.prod(shape) * _point_bytes(arrays)
+    large = size > WHOLE_BYTES and jax.default_backend() == "cpu" and jax.device_count() == 1
+    length = max(BLOCK_BYTES * shape[0] // size, MIN_BLOCK) if large else 0
     if not large or shape[0] <= length:
-        found = run(*arrays)
-        if out is None:
-            return found
-        out[...] = found
-        return out
+        return run(*arrays)
     leaves, tree = jax.tree.flatten(arrays)
     # The leaves that have the first axis are cut, the others are the same in all blocks.
     cut = [

@@ -443,6 +443,15 @@ def test_blocks_are_traced_once(small_blocks):
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_rows_that_fill_blocks_are_computed_once(blocks):
+    memory = np.zeros(blocks * BLOCK + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    lengths = []
+    in_blocks(lambda x: lengths.append(len(x)) or x, memory[start : start + blocks * BLOCK], blocks * BLOCK, BLOCK)
+    assert lengths == [BLOCK] * blocks
+
+
 @pytest.mark.parametrize("start", [0, 1, 7, 15])
 def test_blocks_begin_where_rows_are_aligned(start):
     memory = np.zeros(5000, np.float32)
