@@ -6,8 +6,11 @@
 #define LAW(name) void name(long n, const real *restrict c, real *const *x, real *const *y)
 #define COLUMN(name, pointer) real *restrict name = (pointer)
 #define EVERY_ROW _Pragma("omp parallel for simd schedule(static)") for (long i = 0; i < n; i++)
-#ifndef POWER
+#ifdef POWER
+#define PRODUCT(x, a, y, b) (POWER(x, a) * POWER(y, b))
+#else
 #define POWER(x, a) exp((a) * log(x))
+#define PRODUCT(x, a, y, b) exp((a) * log(x) + (b) * log(y))
 #endif
 #define EPS ((real)1e-6)
 
@@ -33,14 +36,14 @@ LAW(parallel_gradient) {
 LAW(moe) {
   COLUMN(params, x[0]); COLUMN(experts, x[1]); COLUMN(loss, y[0]);
   real l = c[0], k = c[1], alpha = c[2], beta = c[3];
-  EVERY_ROW loss[i] = l + k * POWER(params[i], -alpha) * POWER(experts[i], -beta);
+  EVERY_ROW loss[i] = l + k * PRODUCT(params[i], -alpha, experts[i], -beta);
 }
 
 LAW(moe_gradient) {
   COLUMN(params, x[0]); COLUMN(experts, x[1]); COLUMN(dparams, y[0]); COLUMN(dexperts, y[1]);
   real k = c[1], alpha = c[2], beta = c[3];
   EVERY_ROW {
-    real above = k * POWER(params[i], -alpha) * POWER(experts[i], -beta);
+    real above = k * PRODUCT(params[i], -alpha, experts[i], -beta);
     dparams[i] = -alpha * above / params[i];
     dexperts[i] = -beta * above / experts[i];
   }
