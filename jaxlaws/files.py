@@ -514,16 +514,17 @@ def _whole_file(path: str) -> Iterator[Any]:
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     part = os.path.join(folder, f".{name}.{os.getpid()}.part")
-    try:
-        with _opened(part, path) as file, _removed_when_terminated(part):
-            yield file
-        if os.path.exists(target):
-            shutil.copymode(target, part)
-        os.replace(part, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-        raise
+    with _removed_when_terminated(part):  # from before the file is there until it has its name
+        try:
+            with _opened(part, path) as file:
+                yield file
+            if os.path.exists(target):
+                shutil.copymode(target, part)
+            os.replace(part, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part)
+            raise
 
 
 @contextlib.contextmanager
@@ -545,7 +546,8 @@ def _opened(path: str, shown: str) -> Iterator[Any]:
 @contextlib.contextmanager
 def _removed_when_terminated(path: str) -> Iterator[None]:
     def terminate(*_: Any) -> None:  # not by an exception, which may arrive where exceptions are ignored
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         os._exit(128 + signal.SIGTERM)
 
     try:

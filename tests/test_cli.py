@@ -573,6 +573,26 @@ def test_no_permission():
     assert run(*point, "-o", "closed/out.csv") == (2, "jaxlaws: closed/out.csv: Permission denied\n")
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "files.open = lambda *args, opened=open: (opened(*args), os.kill(os.getpid(), 15))[0]",
+        "files.os.replace = lambda *args, replace=os.replace: (os.kill(os.getpid(), 15), replace(*args))",
+    ],
+    ids=["just opened", "just closed"],
+)
+def test_a_termination_at_either_end_of_writing_leaves_nothing(moment):
+    program = f"""
+import os
+from jaxlaws import files
+{moment}
+with files.open_writer("out.csv", "csv"):
+    pass
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 143
+    assert os.listdir() == []
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ("source", "target"), [("runs.csv", "out.jsonl"), ("runs.parquet", "out.parquet"), ("runs.parquet", "out.jsonl")]
