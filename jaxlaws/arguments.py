@@ -128,6 +128,8 @@ def _has_dtype(raw: Any, array: Any) -> bool:
 
 
 def _cast(array: Any, dtype: Any) -> Any:
+    if array.dtype == dtype and not getattr(array, "weak_type", False):
+        return array  # JAX takes its time to find that out
     return array.astype(dtype) if isinstance(array, jax.Array) else array.astype(dtype, copy=False)
 
 
@@ -179,7 +181,8 @@ def group_ids(law: Law, groups: Any) -> Any:
         )
     if not isinstance(ids, jax.core.Tracer):
         concrete = np.asarray(ids)
-        if concrete.size and (concrete.min() < 0 or concrete.max() >= len(law.groups)):
+        unsigned = concrete.view(concrete.dtype.str.replace("i", "u"))  # ids below 0 are large there: one look at each
+        if concrete.size and unsigned.max() >= len(law.groups):
             wrong = concrete[(concrete < 0) | (concrete >= len(law.groups))].flat[0]
             raise IndexError(f"{law.name}: group id {wrong} is not in 0 to {len(law.groups) - 1}")
     return ids if ids.dtype == np.int32 else ids.astype(np.int32)

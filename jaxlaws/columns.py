@@ -16,7 +16,7 @@ from jaxlaws.law import Law, variables
 __all__ = ["BLOCK", "BLOCK_BYTES", "from_columns", "in_blocks"]
 
 BLOCK = 1 << 17  # rows of a table
-BLOCK_BYTES = 1 << 23  # of inputs; a block and what is computed from it stay in the cache, and memory is used again
+BLOCK_BYTES = 1 << 23  # of inputs or of results; a block stays in the cache, and memory is used again
 ALIGNMENT = 64  # bytes, at which JAX takes arrays of NumPy without a copy on a CPU
 
 

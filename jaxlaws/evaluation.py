@@ -51,7 +51,7 @@ __all__ = [
 
 
 def predict(
-    law: Law, group: Any, inputs: Any = None, /, *, out: np.ndarray | None = None, **named: Any
+    law: Law, group: Any, inputs: Any = None, /, *, out: jax.Array | np.ndarray | None = None, **named: Any
 ) -> jax.Array | np.ndarray:
     """The output of a law, for any number of configurations. Usually spelled `law(group, ...)`.
 
@@ -59,12 +59,13 @@ def predict(
         law: The law.
         group: Name of a group, coefficients, or one name or id per row (see the module).
         inputs: Record or dict of inputs.
-        out: A NumPy array to write the result to, of its shape and dtype, for large batches again and again: to come by
-            fresh memory takes as long as half of the work.
+        out: An array of the shape and dtype of the result that is no longer needed, for large batches again and again:
+            to come by fresh memory can take longer than the work. A NumPy array is written to and returned. A JAX
+            array, such as the last result, is given up, and its memory becomes that of the result: faster still.
         **named: Or the inputs by name.
 
     Returns:
-        `out`, or an array of the broadcast shape of group ids, coefficients and inputs, with the axis of the outputs
+        An array of the broadcast shape of group ids, coefficients and inputs, with the axis of the outputs
         last for laws with several, in the unit that `law.outputs` states.
 
     Example:
@@ -266,15 +267,24 @@ _compiled = jax.jit(_batch, static_argnums=(0, 1))
 
 
 @functools.cache
-def _outermost(backend: str) -> Any:
-    """`_compiled` with what JAX allows only where nothing is around it: vectors as long as the CPU has them."""
+def _outermost(backend: str, donated: bool = False) -> Any:
+    """`_compiled` with what JAX allows only where nothing is around it: vectors as long as the CPU has them.
+
+    If `donated`, the result takes the memory of an array that comes as the last argument.
+    """
     options = None
     if backend == "cpu":
         options = {"xla_cpu_prefer_vector_width": 512}
         # The C library returns freed memory to the system and asks for it again with each call, at up to twice the cost
         # of the call, until it has seen a large array come and go. This is one.
         np.empty(31 << 20, np.uint8)
+    if donated:
+        return jax.jit(_into, static_argnums=(0, 1), donate_argnums=6, keep_unused=True, compiler_options=options)
     return jax.jit(_batch, static_argnums=(0, 1), compiler_options=options)
+
+
+def _into(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any, out: Any) -> Any:
+    return _batch(verb, law, coefs, ids, inputs, weights)
 
 
 def lower(law: Law, coefs: Any, inputs: Any) -> jax.stages.Lowered:
@@ -321,7 +331,7 @@ def _call(
     inputs: Any,
     named: Mapping[str, Any],
     weights: Any = None,
-    out: np.ndarray | None = None,
+    out: jax.Array | np.ndarray | None = None,
 ) -> Any:
     arrays, dtype, shape = arguments(law, group, inputs, named, weights)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
@@ -329,20 +339,28 @@ def _call(
             raise TypeError(f"{law.name}: out= cannot be written to inside a transformation of JAX")
         return _compiled(verb, law, *arrays)
     switched = beyond_setting(dtype)
-    apart = False  # inputs are not overwritten before all is computed
-    if out is not None:
-        _check_out(law, out, shape, dtype)
-        apart = any(isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in jax.tree.leaves(arrays))
+    _check_out(law, out, shape, dtype)
     # Numbers that do not depend on a transformation around this call are computed outside of it.
     with setting(dtype), jax.ensure_compile_time_eval():
-        run = functools.partial(_outermost(jax.default_backend()), verb, law)
-        found = _in_blocks(run, arrays, shape, None if apart else out)
-        if out is not None:
-            if found is not out:
-                out[...] = found
+        found = _computed(law, verb, arrays, shape, out)
+        if found is out and out is not None:
             return out
         # JAX at 32 bits cannot go on with a float64 array; NumPy can.
         return jax.tree.map(_read_only if switched else _owned_by_jax, found)
+
+
+def _computed(law: Law, verb: Callable[..., Any], arrays: Any, shape: tuple[int, ...], out: Any) -> Any:
+    backend = jax.default_backend()
+    if isinstance(out, jax.Array):
+        return _outermost(backend, donated=True)(verb, law, *arrays, out)
+    # Inputs are not overwritten before all is computed.
+    apart = out is not None and any(
+        isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in jax.tree.leaves(arrays)
+    )
+    found = _in_blocks(_outermost(backend), verb, law, arrays, shape, None if apart else out)
+    if out is not None and found is not out:
+        out[...] = found
+    return found if out is None else out
 
 
 def _read_only(array: Any) -> np.ndarray:
@@ -356,24 +374,39 @@ def _owned_by_jax(array: Any) -> jax.Array:
 
 
 def _check_out(law: Law, out: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    if out is None:
+        return
     shape = (*shape, *(law.sizes[axis] for axis in law.output_shape))
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"{law.name}: out must be a NumPy array, not {type(out).__name__}")
-    if out.shape != shape or out.dtype != dtype or not out.flags.writeable:
-        have = f"{'writable' if out.flags.writeable else 'read-only'} {out.dtype} array of shape {out.shape}"
-        raise ValueError(f"{law.name}: out must be a writable {dtype} array of shape {shape}, not a {have}")
+    if not isinstance(out, (np.ndarray, jax.Array)) or isinstance(out, jax.core.Tracer):
+        raise TypeError(f"{law.name}: out must be an array of NumPy or JAX, not {type(out).__name__}")
+    if isinstance(out, jax.Array) and out.is_deleted():
+        raise ValueError(f"{law.name}: out was given up already; give the array that came of it")
+    writable = isinstance(out, jax.Array) or out.flags.writeable
+    if out.shape != shape or out.dtype != dtype or not writable:
+        have = f"a {'' if writable else 'read-only '}{out.dtype} array of shape {out.shape}"
+        raise ValueError(f"{law.name}: out must be a writable {dtype} array of shape {shape}, not {have}")
 
 
-WHOLE_BYTES = 1 << 24  # of inputs; beyond, fresh memory for the whole costs more than blocks do
+WHOLE_BYTES = 31 << 20  # of results; more, or as much of temporaries, is fresh memory in each call, which costs more
 MIN_BLOCK = 64  # along the first axis of a grid: powers of the other axes are computed for each block
 
 
-def _in_blocks(run: Callable[..., Any], arrays: Any, shape: tuple[int, ...], out: np.ndarray | None) -> Any:
-    """`run(*arrays)`; large batches on a CPU block by block along their first axis, into `out` or new NumPy arrays."""
+def _in_blocks(
+    compiled: Any, verb: Callable[..., Any], law: Law, arrays: Any, shape: tuple[int, ...], out: np.ndarray | None
+) -> Any:
+    """`compiled(verb, law, *arrays)`; on a CPU, large batches block by block, into `out` or new NumPy arrays.
+
+    Blocks are cut along the first axis.
+    """
+    run = functools.partial(compiled, verb, law)
+    if not shape or shape[0] <= MIN_BLOCK or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return run(*arrays)
     size = math.prod(shape) * _point_bytes(arrays)
-    large = size > WHOLE_BYTES and jax.default_backend() == "cpu" and jax.device_count() == 1
-    length = max(BLOCK_BYTES * shape[0] // size, MIN_BLOCK) if large else 0
-    if not large or shape[0] <= length:
+    if size <= WHOLE_BYTES // 16:  # only a matrix of second derivatives is ever so much more than the inputs
+        return run(*arrays)
+    results = math.prod(shape) * _result_bytes(verb, law, *_per_point(arrays))
+    length = max(BLOCK_BYTES * shape[0] // max(size, results), MIN_BLOCK)
+    if results <= WHOLE_BYTES or shape[0] <= length:
         return run(*arrays)
     leaves, tree = jax.tree.flatten(arrays)
     # The leaves that have the first axis are cut, the others are the same in all blocks.
@@ -397,6 +430,24 @@ def _point_bytes(arrays: Any) -> int:
         math.prod(leaf.shape[leaf.ndim - len(v.shape) :]) * leaf.dtype.itemsize
         for v, leaf in zip(variables(type(inputs)), jax.tree.leaves(inputs), strict=True)
     )
+
+
+def _per_point(arrays: Any) -> tuple[Any, tuple[tuple[int, ...], ...], Any]:
+    """The structure, shapes and dtype of coefficients, inputs and weights of one configuration."""
+    coefs, _, inputs, weights = arrays
+    leaves, tree = jax.tree.flatten((coefs, inputs, weights))
+    cores = jax.tree.leaves((_core_ndims(coefs), _core_ndims(inputs), None if weights is None else 1))
+    shapes = tuple(leaf.shape[leaf.ndim - core :] for leaf, core in zip(leaves, cores, strict=True))
+    return tree, shapes, leaves[-1].dtype
+
+
+@functools.lru_cache(maxsize=1024)
+def _result_bytes(verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dtype: Any) -> int:
+    """The bytes of the results for one configuration."""
+    struct: Callable[..., Any] = jax.ShapeDtypeStruct
+    structs = jax.tree.unflatten(tree, [struct(shape, dtype) for shape in shapes])
+    results = jax.tree.leaves(jax.eval_shape(functools.partial(verb, law), *structs))
+    return sum(result.size * result.dtype.itemsize for result in results)
 
 
 def _core_ndims_of(arrays: Any) -> Any:

@@ -207,6 +207,16 @@ def test_arrays_on_the_device_stay_there(law):
         inside(ids, x)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_predictions_need_no_memory_but_for_the_result(law, dtype):
+    """However many rows there are."""
+    rows = 1 << 30
+    coefs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), dtype), law.groups[next(iter(law.groups))])
+    with jax.enable_x64(dtype == np.float64):
+        x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), dtype), inputs(law, 1))
+        assert evaluation.lower(law, coefs, x).compile().memory_analysis().temp_size_in_bytes < 1000
+
+
 @pytest.mark.parametrize("count", [1000, 1 << 22])
 def test_results_are_not_copied_for_numpy(count):
     found = jl.laws["sft"](0, sft_data_size=np.ones(count, np.float32))
