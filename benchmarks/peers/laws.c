@@ -8,9 +8,11 @@
 #define EVERY_ROW _Pragma("omp parallel for simd schedule(static)") for (long i = 0; i < n; i++)
 #ifdef POWER
 #define PRODUCT(x, a, y, b) (POWER(x, a) * POWER(y, b))
+#define RAISED(x, log_x, a) POWER(x, a)
 #else
 #define POWER(x, a) exp((a) * log(x))
 #define PRODUCT(x, a, y, b) exp((a) * log(x) + (b) * log(y))
+#define RAISED(x, log_x, a) exp((a) * (log_x))  // several powers share a logarithm
 #endif
 #define EPS ((real)1e-6)
 
@@ -66,7 +68,8 @@ LAW(data_constrained) {
   real d = c[0], a = c[1], b = c[2], w = c[3], e = c[4], alpha = c[5], beta = c[6], gamma = c[7], delta = c[8];
   EVERY_ROW {
     real n = log(params[i]), t = log(tokens[i]), u = log(unique[i]);
-    loss[i] = d + a * exp(-alpha * n) + b * exp(-beta * t) + w * exp(-gamma * u) + e * exp(-delta * (t - u));
+    loss[i] = d + a * RAISED(params[i], n, -alpha) + b * RAISED(tokens[i], t, -beta)
+      + w * RAISED(unique[i], u, -gamma) + e * RAISED(tokens[i] / unique[i], t - u, -delta);
   }
 }
 
@@ -76,10 +79,10 @@ LAW(data_constrained_gradient) {
   real a = c[1], b = c[2], w = c[3], e = c[4], alpha = c[5], beta = c[6], gamma = c[7], delta = c[8];
   EVERY_ROW {
     real n = log(params[i]), t = log(tokens[i]), u = log(unique[i]);
-    real passes = delta * e * exp(-delta * (t - u));
-    dparams[i] = -alpha * a * exp(-alpha * n) / params[i];
-    dtokens[i] = (-beta * b * exp(-beta * t) - passes) / tokens[i];
-    dunique[i] = (-gamma * w * exp(-gamma * u) + passes) / unique[i];
+    real passes = delta * e * RAISED(tokens[i] / unique[i], t - u, -delta);
+    dparams[i] = -alpha * a * RAISED(params[i], n, -alpha) / params[i];
+    dtokens[i] = (-beta * b * RAISED(tokens[i], t, -beta) - passes) / tokens[i];
+    dunique[i] = (-gamma * w * RAISED(unique[i], u, -gamma) + passes) / unique[i];
   }
 }
 
