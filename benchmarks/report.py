@@ -1,6 +1,6 @@
 """Run the benchmarks, and write what they say to RESULTS.md and a plot, beside this file.
 
-python -m benchmarks.report            # about a quarter of an hour on two cores
+python -m benchmarks.report            # about 20 minutes on two cores
 python -m benchmarks.report --quick    # about a minute: smaller batches, no torch, no files
 """
 
@@ -60,9 +60,9 @@ class Step(NamedTuple):
 
 
 FULL = (
-    Step("laws", "bench_laws.py", "--sizes 1,2^10,2^15,2^20 --seconds 0.15", passes=2),
+    Step("laws", "bench_laws.py", "--sizes 1,2^10,2^15,2^20 --seconds 0.15", passes=3),
     Step("kinds of batches", "bench_batches.py", "--sizes 2^20", passes=2),
-    Step("large batches", "bench_laws.py", "--sizes 2^24", "value or memory"),
+    Step("large batches", "bench_laws.py", "--sizes 2^24", "value or memory", passes=2),
     Step("files", "bench_files.py", "--rows 50000000", "pyarrow or jaxlaws and not gradients and not float32"),
 )
 QUICK = (
@@ -73,7 +73,7 @@ QUICK = (
 
 def measure(steps: Sequence[Step], folder: Path, cache: str) -> list[dict[str, Any]]:
     """The measurements of all steps; those that the folder has already are not made again."""
-    work = [(step, turn) for turn in (1, 2) for step in steps if turn <= step.passes]
+    work = [(step, turn) for turn in (1, 2, 3) for step in steps if turn <= step.passes]
     found = []
     for number, (step, turn) in enumerate(work, 1):
         target = folder / f"{step.title.replace(' ', '_')}_{turn}.json"
@@ -378,7 +378,7 @@ def document(m: Measured, quick: bool) -> str:
         paragraph(
             f"Made by `python -m benchmarks.report{flag}` after `pip install -e '.[bench]'` (and",
             "`'.[torch]'`, which is optional). Each number is the best of several rounds" + ("." if quick else ","),
-            "" if quick else "up to 2^20 rows in two passes that are minutes apart.",
+            "" if quick else "in two or three passes that are minutes apart.",
             "Peers of one comparison ran right after each other, on all cores, and their results were checked equal",
             "first. What each peer does is said in [`peers`](peers/__init__.py).",
         ),
@@ -428,7 +428,9 @@ def plot(m: Measured, path: Path) -> None:
         "numba": ("#9467bd", 1.2),
         "polars": ("#8c564b", 1.2),
     }
-    matplotlib.rcParams.update({"svg.hashsalt": "jaxlaws", "font.size": 9, "axes.grid": True, "grid.alpha": 0.25})
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "jaxlaws", "svg.fonttype": "none", "font.size": 9, "axes.grid": True, "grid.alpha": 0.25}
+    )
     figure, axes = pyplot.subplots(
         len(DTYPES), len(m.laws), figsize=(2.1 * len(m.laws), 5), sharex=True, sharey=True, squeeze=False
     )

@@ -27,6 +27,13 @@ def test_the_table_of_laws_is_up_to_date(capsys):
     assert shown[1].strip() == table, "replace the table of laws by what `jaxlaws list --markdown` prints"
 
 
+def test_the_figures_on_speed_are_those_of_the_results():
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    shown = re.search(r"<!-- speed: [^\n]* -->\n(.*?)\n<!-- end of speed -->", README, re.DOTALL)
+    assert shown
+    assert f"\n\n{shown[1]}\n\n" in results, "replace the table by that of the goals"
+
+
 def on_a_terminal(command, folder):
     """What a command prints on a wide terminal, and on standard error."""
     ours, theirs = pty.openpty()
