@@ -27,6 +27,7 @@ from jaxlaws.law import (
     var,
     variables,
 )
+from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.scores import Scores, evaluate
 from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_table
 
@@ -34,6 +35,7 @@ __all__ = [
     "DataError",
     "Law",
     "Matrix",
+    "Mixture",
     "RangeWarning",
     "Scalar",
     "Scores",
@@ -53,6 +55,7 @@ __all__ = [
     "jacobian",
     "laws",
     "mean",
+    "optimize_mixture",
     "predict",
     "predict_table",
     "record",

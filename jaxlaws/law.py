@@ -258,6 +258,9 @@ class Law:
         fallback: What the source uses for a group it does not know, from all groups. The list-of-dicts interface
             follows it; elsewhere an unknown group is an error.
         golden: Published or independently computed values: group, inputs by column, outputs by column.
+        curvature: What is known of the outputs as functions of the inputs, for any coefficients, so that a search can
+            say how far from the best its answer is. "separable": each is a sum of functions of one element of the
+            inputs, every one of which is convex or concave throughout; "convex": each is convex; "": nothing.
     """
 
     title: str
@@ -270,6 +273,7 @@ class Law:
     source: Source
     fallback: Callable[[Mapping[str, Any]], Any] | None = None
     golden: tuple[tuple[str, Mapping[str, float], Mapping[str, float]], ...] = ()
+    curvature: str = ""
 
     @property
     def name(self) -> str:

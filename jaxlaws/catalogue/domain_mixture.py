@@ -129,6 +129,7 @@ LAW = Law(
         for name, (c, w, v) in GROUPS.items()
     },
     fallback=mean,
+    curvature="separable",
     formula="intercept + coef_linear @ proportions + coef_log @ log(proportions + 1e-6)",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",

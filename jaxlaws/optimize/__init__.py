@@ -1,0 +1,1 @@
+"""Searching for the inputs that minimise a loss."""

@@ -1,0 +1,250 @@
+"""Many small convex problems at once, each solved by a primal-dual interior-point method.
+
+    minimise f(x)  subject to  sum(x[simplex]) = 1,  lower <= x <= upper,  g(x) <= 0
+
+The batch axis is the last one of every array, so that whole vectors of problems go through each instruction, and the
+few numbers of a problem are rows. All problems of a batch take their steps together, until the last one is done.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+__all__ = ["Point", "Problem", "solve"]
+
+
+class Problem(NamedTuple):
+    """What is minimised, as functions of x and of the problem's own data, for one problem.
+
+    Attributes:
+        objective: f(x, data), a number.
+        constraints: g(x, data), a vector, none of which may be positive.
+        on_simplex: For each x, whether it counts for the sum that must be 1.
+    """
+
+    objective: Callable[[jax.Array, Any], jax.Array]
+    constraints: Callable[[jax.Array, Any], jax.Array]
+    on_simplex: tuple[bool, ...]
+
+
+class Point(NamedTuple):
+    """Unknowns and multipliers of a batch of problems.
+
+    Attributes:
+        x: The unknowns, [number of unknowns, batch].
+        y: What one more of the sum costs, [batch].
+        below: Multipliers of the lower bounds, [number of unknowns, batch].
+        above: Multipliers of the upper bounds, [number of unknowns, batch].
+        slack: What the constraints leave, [number of constraints, batch].
+        z: Multipliers of the constraints, [number of constraints, batch].
+        steps: The number of steps taken, [batch].
+        converged: Whether the conditions of an optimum hold, [batch].
+    """
+
+    x: jax.Array
+    y: jax.Array
+    below: jax.Array
+    above: jax.Array
+    slack: jax.Array
+    z: jax.Array
+    steps: jax.Array
+    converged: jax.Array
+
+
+MAX_STEPS = 80
+TO_BOUNDARY = 0.995  # how much of the way to a bound one step may go
+
+
+def solve(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
+    """The optima, from a start strictly between the bounds whose sums are 1.
+
+    Bounds that meet are no bounds but constants: such unknowns stay at their start, without multipliers.
+    """
+    eps = np.finfo(start.dtype).eps
+    fixed = ~(lower < upper)
+    first = _evaluate(problem, start, data)
+    # Multipliers of the size of the derivatives, and complementary products that are alike.
+    size = 1e-3 + jnp.max(jnp.abs(first.slope), axis=0)
+    width = jnp.where(fixed, 1, jnp.minimum(upper - lower, 1))
+    mu = 0.1 * size * jnp.mean(width, axis=0)
+    low, high = _room(start, lower, upper)
+    slack = jnp.maximum(-first.value, 0.1)
+    point = Point(
+        x=start,
+        y=jnp.zeros_like(size),
+        below=_bounded(mu / low, lower, fixed),
+        above=_bounded(mu / high, upper, fixed),
+        slack=slack,
+        z=mu / slack,
+        steps=jnp.zeros(size.shape, jnp.int32),
+        converged=jnp.zeros(size.shape, bool),
+    )
+
+    def unfinished(state: tuple[Point, jax.Array, jax.Array]) -> jax.Array:
+        point, _, turn = state
+        return (turn < MAX_STEPS) & ~jnp.all(point.converged)
+
+    def advance(state: tuple[Point, jax.Array, jax.Array]) -> tuple[Point, jax.Array, jax.Array]:
+        point, sigma, turn = state
+        new, sigma = _step(problem, data, point, lower, upper, fixed, size, sigma, eps)
+        kept = jax.tree.map(lambda old, new: jnp.where(point.converged, old, new), point, new)
+        return kept, sigma, turn + 1
+
+    found, _, _ = lax.while_loop(unfinished, advance, (point, jnp.full_like(size, 0.3), jnp.zeros((), jnp.int32)))
+    return found
+
+
+class _Values(NamedTuple):
+    slope: jax.Array
+    curvature: Callable[[jax.Array], jax.Array]
+    value: jax.Array
+    jacobian: jax.Array
+
+
+def _evaluate(problem: Problem, x: jax.Array, data: Any) -> _Values:
+    """Derivatives of the objective, and values and derivatives of the constraints."""
+
+    def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.vmap(fn, in_axes=-1, out_axes=-1)
+
+    def lagrangian(x: jax.Array, data: Any, z: jax.Array) -> jax.Array:
+        return problem.objective(x, data) + jnp.sum(z * problem.constraints(x, data))
+
+    return _Values(
+        slope=batched(jax.grad(problem.objective))(x, data),
+        curvature=lambda z: batched(jax.hessian(lagrangian))(x, data, z),
+        value=batched(problem.constraints)(x, data),
+        jacobian=batched(jax.jacfwd(problem.constraints))(x, data),
+    )
+
+
+def _room(x: jax.Array, lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How far it is to the bounds, never nothing; 1 where there is none."""
+    tiny = np.finfo(x.dtype).tiny
+    low, high = jnp.maximum(x - lower, tiny), jnp.maximum(upper - x, tiny)
+    return jnp.where(jnp.isfinite(lower), low, 1), jnp.where(jnp.isfinite(upper), high, 1)
+
+
+def _bounded(multipliers: jax.Array, bounds: jax.Array, fixed: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isfinite(bounds) & ~fixed, multipliers, 0)
+
+
+def _step(
+    problem: Problem,
+    data: Any,
+    point: Point,
+    lower: jax.Array,
+    upper: jax.Array,
+    fixed: jax.Array,
+    size: jax.Array,
+    sigma: jax.Array,
+    eps: Any,
+) -> tuple[Point, jax.Array]:
+    """One step of Newton's method on the conditions of an optimum, with products that are to be `mu` and not 0."""
+    x, y, below, above, slack, z, steps, _ = point
+    at = _evaluate(problem, x, data)
+    short = at.value + slack  # of feasibility; rounding would be multiplied by z / slack
+    short = jnp.where(jnp.abs(short) <= 64 * eps, 0, short)
+    low, high = _room(x, lower, upper)
+    on = jnp.asarray(problem.on_simplex)[:, None]
+    products = jnp.sum(below * low, 0) + jnp.sum(above * high, 0) + jnp.sum(slack * z, 0)
+    count = jnp.sum(below > 0, 0) + jnp.sum(above > 0, 0) + z.shape[0]
+    enough = eps**0.75 * size  # of the products; with less, rounding in the multipliers grows
+    mu = jnp.maximum(sigma * products, 0.1 * enough) / jnp.maximum(count, 1)
+    # Slacks are not to vanish while constraints are still to be met, or steps become too short to do so.
+    mu = jnp.maximum(mu, 0.1 * jnp.max(jnp.abs(short) * jnp.minimum(z, size), 0, initial=0))
+
+    def balance(y: jax.Array, below: jax.Array, above: jax.Array, z: jax.Array) -> jax.Array:
+        found = at.slope - y * on - below + above + jnp.sum(at.jacobian * z[:, None], 0)
+        return jnp.where(fixed, 0, found)
+
+    done = (
+        (products <= enough)
+        & (jnp.max(jnp.abs(balance(y, below, above, z)), 0) <= 64 * enough)
+        & jnp.all(short == 0, 0)
+    )
+
+    matrix = at.curvature(z)
+    if z.shape[0]:
+        weight = z / slack
+        stiff = jnp.sum(weight[:, None, None] * at.jacobian[:, :, None] * at.jacobian[:, None], 0)
+        # The sum stays 1, whatever another one would cost: with a cost, the matrix is regular where constraints that
+        # leave nothing to choose would make it all but singular.
+        matrix = matrix + stiff + jnp.max(jnp.abs(stiff), (0, 1)) * (on[:, None] & on[None, :, 0, None])
+    diagonal = _bounded(below / low, lower, fixed) + _bounded(above / high, upper, fixed)
+    diagonal = jnp.where(fixed, jnp.inf, diagonal)
+    right = -at.slope - jnp.sum(at.jacobian * ((mu + z * short) / slack)[:, None], 0)
+    right = right + _bounded(mu / low, lower, fixed) - _bounded(mu / high, upper, fixed)
+    a, b = _symmetric_solve(matrix, diagonal, jnp.where(fixed, 0, right), jnp.where(fixed, 0, on + 0 * x))
+    new_y = -jnp.sum(on * a, 0) / jnp.sum(on * b, 0)
+    new_y = jnp.where(jnp.isfinite(new_y), new_y, 0)  # nothing is free to move
+    dx = a + new_y * b
+    moved = jnp.sum(at.jacobian * dx[None], 1)
+    dslack = -short - moved
+    dz = (mu - z * slack - z * dslack) / slack
+    dbelow = _bounded(mu / low - below - below * dx / low, lower, fixed)
+    dabove = _bounded(mu / high - above + above * dx / high, upper, fixed)
+
+    primal = jnp.minimum(
+        jnp.minimum(_longest(x - lower, dx), _longest(upper - x, -dx)),
+        _longest(slack, dslack),
+    )
+    dual = jnp.minimum(jnp.minimum(_longest(below, dbelow), _longest(above, dabove)), _longest(z, dz))
+    new_x, new_slack = x + primal * dx, slack + primal * dslack
+    # What a constraint leaves beyond its slack is slack too: that keeps bent constraints from being missed.
+    left = -jax.vmap(problem.constraints, in_axes=-1, out_axes=-1)(new_x, data)
+    new_slack = jnp.maximum(new_slack, left)
+    new = Point(
+        x=new_x,
+        y=y + dual * (new_y - y),
+        below=below + dual * dbelow,
+        above=above + dual * dabove,
+        slack=new_slack,
+        z=z + dual * dz,
+        steps=steps + 1,
+        converged=done,
+    )
+    # A point that has converged stays as it was when that was found out, and so does one that runs off to infinity.
+    finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(part), 0) for part in (new.x, new.slack, new.z)])
+    stay = done | ~finite
+    new = jax.tree.map(lambda old, new: jnp.where(stay, old, new), point._replace(converged=done), new)
+    least = jnp.minimum(primal, dual)
+    return new, jnp.where(least > 0.9, 0.05, jnp.where(least > 0.5, 0.2, 0.5))
+
+
+def _longest(room: jax.Array, change: jax.Array) -> jax.Array:
+    """The part of a change, at most all, that leaves room."""
+    part = jnp.where(change < 0, -TO_BOUNDARY * room / change, jnp.inf)
+    return jnp.minimum(jnp.min(part, axis=0, initial=jnp.inf), 1)
+
+
+def _symmetric_solve(matrix: jax.Array, diagonal: jax.Array, *right: jax.Array) -> tuple[jax.Array, ...]:
+    """Solutions for a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero."""
+    n = matrix.shape[0]
+    rows = [[matrix[i, j] for j in range(n)] for i in range(n)]
+    sides = [[r[i] for i in range(n)] for r in right]
+    inverse: list[jax.Array] = []
+    for j in range(n):
+        pivot = rows[j][j] + diagonal[j]
+        # Where the problem is not convex, a step of the same length in the direction that goes down.
+        scale = np.finfo(pivot.dtype).eps * (jnp.abs(matrix[j, j]) + diagonal[j])
+        inverse.append(1 / jnp.maximum(jnp.abs(pivot), jnp.maximum(scale, np.finfo(pivot.dtype).tiny)))
+        for i in range(j + 1, n):
+            factor = rows[j][i] * inverse[j]
+            for k in range(i, n):
+                rows[i][k] = rows[i][k] - factor * rows[j][k]
+            for side in sides:
+                side[i] = side[i] - factor * side[j]
+    for side in sides:
+        for i in reversed(range(n)):
+            for k in range(i + 1, n):
+                side[i] = side[i] - rows[i][k] * side[k]
+            side[i] = side[i] * inverse[i]
+    return tuple(jnp.stack(side) for side in sides)

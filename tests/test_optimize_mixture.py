@@ -1,0 +1,295 @@
+"""The search for mixtures, against SciPy, against itself on neighbouring problems, and against what it promises."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import jaxlaws as jl
+
+LAW = jl.laws["domain_mixture"]
+K = 5
+
+
+def problems(count, seed=0):
+    """Random problems with every kind of constraint, none of which excludes all mixtures."""
+    rng = np.random.default_rng(seed)
+    inside = rng.dirichlet(np.full(K, 3), count)
+    sums = np.array([[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 0]])
+    totals = inside @ sums.T
+    return {
+        "weights": rng.dirichlet(np.ones(K), count),
+        "lower": inside * rng.uniform(0, 1, (count, 1)),
+        "upper": np.minimum(1, inside * rng.uniform(1.2, 4, (count, 1))),
+        "sums": sums,
+        "sum_lower": totals - rng.uniform(0.01, 0.2, totals.shape),
+        "sum_upper": totals + rng.uniform(0.01, 0.2, totals.shape),
+        "prior": rng.dirichlet(np.ones(K) * 5, count),
+        "strength": rng.choice([0, 0.01, 0.3], count),
+    }, inside
+
+
+def one(options, i):
+    return {name: value if name == "sums" else value[i] for name, value in options.items()}
+
+
+def loss_by_hand(coefs, p):
+    """The law, written again."""
+    return coefs.intercept + coefs.coef_linear @ p + coefs.coef_log @ np.log(p + 1e-6)
+
+
+def by_scipy(coefs, start, weights, lower, upper, sums, sum_lower, sum_upper, prior, strength):
+    """The best that SLSQP finds from several starts."""
+
+    def value(p):
+        p = np.maximum(p, 1e-12)
+        return weights @ loss_by_hand(coefs, p) + strength * np.sum(p * np.log(p / prior))
+
+    constraints = [
+        {"type": "eq", "fun": lambda p: p.sum() - 1},
+        {"type": "ineq", "fun": lambda p: sums @ p - sum_lower},
+        {"type": "ineq", "fun": lambda p: sum_upper - sums @ p},
+    ]
+    found = []
+    for first in (start, 0.5 * start + 0.5 * np.clip(prior, lower, upper)):
+        run = minimize(
+            value,
+            first,
+            method="SLSQP",
+            bounds=list(zip(lower, upper, strict=True)),
+            constraints=constraints,
+            options={"ftol": 1e-15, "maxiter": 500},
+        )
+        p = run.x
+        over = [lower - p, p - upper, sum_lower - sums @ p, sums @ p - sum_upper, [abs(p.sum() - 1)]]
+        if max(map(max, over)) < 1e-12:
+            found.append(value(p))
+    return min(found, default=np.inf)
+
+
+def test_never_worse_than_scipy_and_never_too_sure():
+    count = 60
+    options, inside = problems(count)
+    names = list(LAW.groups)
+    groups = [names[i % len(names)] for i in range(count)]
+    best = jl.optimize_mixture(LAW, groups, **options)
+    assert best.converged.all()
+    value = best.loss + best.penalty
+    compared = 0
+    for i in range(count):
+        expected = by_scipy(LAW.groups[groups[i]], inside[i], **one(options, i))
+        assert value[i] <= expected + 1e-9
+        assert value[i] - best.gap[i] <= expected + 1e-12
+        compared += np.isfinite(expected)
+    assert compared > count / 2
+    bends = np.einsum("bi,bij->bj", options["weights"], np.stack([LAW.groups[g].coef_log for g in groups]))
+    convex = (bends <= 0).all(-1)
+    assert convex.sum() > 10
+    assert (best.gap[convex] < 1e-8).all()
+
+
+def test_constraints_hold_and_the_parts_are_what_they_say():
+    options, _ = problems(300, seed=1)
+    best = jl.optimize_mixture(LAW, "305M", **options)
+    p = best.proportions
+    assert best.converged.all()
+    assert best.feasible.all()
+    np.testing.assert_allclose(p.sum(-1), 1, atol=1e-14)
+    assert (p >= options["lower"] - 1e-15).all()
+    assert (p <= options["upper"] + 1e-15).all()
+    assert (p @ options["sums"].T <= options["sum_upper"] + 1e-12).all()
+    assert (p @ options["sums"].T >= options["sum_lower"] - 1e-12).all()
+    losses = np.array([loss_by_hand(LAW.groups["305M"], row) for row in p])
+    np.testing.assert_allclose(best.losses, losses, rtol=1e-14)
+    np.testing.assert_allclose(best.loss, (options["weights"] * losses).sum(-1), rtol=1e-14)
+    divergence = options["strength"] * np.sum(p * np.log(p / options["prior"]), -1)
+    np.testing.assert_allclose(best.penalty, divergence, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(p[best.at_lower], options["lower"][best.at_lower], atol=1e-9)
+    np.testing.assert_allclose(p[best.at_upper], options["upper"][best.at_upper], atol=1e-9)
+    assert best.at_lower.any()
+    assert best.at_upper.any()
+    without = jl.optimize_mixture(LAW, "305M", lower=options["lower"], upper=options["upper"])
+    np.testing.assert_array_equal(without.at_lower, without.proportions == options["lower"])
+    np.testing.assert_array_equal(without.at_upper, without.proportions == options["upper"])
+
+
+def test_a_batch_is_a_loop():
+    options, _ = problems(4, seed=2)
+    best = jl.optimize_mixture(LAW, ["70M", "160M", "305M", "410M"], **options)
+    for i, group in enumerate(["70M", "160M", "305M", "410M"]):
+        alone = jl.optimize_mixture(LAW, group, **one(options, i))
+        np.testing.assert_allclose(alone.proportions, best.proportions[i], atol=1e-9)
+        np.testing.assert_allclose(alone.loss, best.loss[i], rtol=1e-12)
+
+
+def test_leading_axes_broadcast():
+    weights = np.eye(K)[:, None]
+    upper = np.linspace(0.3, 1, 3)[:, None]
+    best = jl.optimize_mixture(LAW, "410M", weights=weights, upper=np.broadcast_to(upper, (3, K)))
+    assert best.proportions.shape == (K, 3, K)
+    assert best.gap.shape == best.loss.shape == best.converged.shape == (K, 3)
+    assert (np.diff(best.loss, axis=1) <= 1e-12).all()
+    draws = jax.tree.map(lambda leaf: np.stack([leaf, 1.01 * leaf]), LAW.groups["410M"])
+    assert jl.optimize_mixture(LAW, draws).proportions.shape == (2, K)
+
+
+@pytest.mark.parametrize("which", ["lower", "upper", "sum_lower", "sum_upper"])
+def test_multipliers_are_derivatives(which):
+    options, _ = problems(200, seed=3)
+    value = lambda best: best.loss + best.penalty  # noqa: E731
+    best = jl.optimize_mixture(LAW, "160M", **options)
+    step = 1e-7
+    for j in range(options[which].shape[-1]):
+        direction = np.eye(K)[j, : options[which].shape[-1]]
+        change = [
+            value(jl.optimize_mixture(LAW, "160M", **{**options, which: options[which] + s * direction}))
+            for s in (-step, step)
+        ]
+        slope = (change[1] - change[0]) / (2 * step)
+        multipliers = {
+            "lower": best.lower_multipliers,
+            "upper": best.upper_multipliers,
+            "sum_lower": np.maximum(best.sum_multipliers, 0),
+            "sum_upper": np.minimum(best.sum_multipliers, 0),
+        }[which][:, j]
+        np.testing.assert_allclose(multipliers, slope, atol=1e-6)
+
+
+def test_tokens_available_are_not_used_too_often():
+    available = np.array([1e9, 1e9, 2e9, 2e10, 1e11])
+    best = jl.optimize_mixture(LAW, "410M", available=available, budget=[1e9, 2e10], max_epochs=4)
+    np.testing.assert_allclose(best.epochs, best.proportions * np.array([[1e9], [2e10]]) / available, rtol=1e-12)
+    assert (best.epochs <= 4 + 1e-12).all()
+    assert not best.at_upper[0].any()
+    assert best.at_upper[1, 2]
+    assert best.upper_multipliers[1, 2] < -1e-3
+    free = jl.optimize_mixture(LAW, "410M")
+    np.testing.assert_allclose(best.loss[0], free.loss, rtol=1e-14)
+    assert np.isnan(free.epochs).all()
+
+
+def test_the_worst_output_is_as_good_as_can_be():
+    rng = np.random.default_rng(0)
+    reference = rng.dirichlet(np.full(K, 3), 20)
+    coefs = LAW.groups["410M"]
+    targets = np.asarray(LAW("410M", proportions=reference)) + rng.normal(size=(20, K)) * 0.02
+    best = jl.optimize_mixture(LAW, "410M", targets=targets, lower=0.02)
+    assert best.converged.all()
+    np.testing.assert_allclose(best.loss, (best.losses - targets).max(-1), rtol=1e-12)
+    np.testing.assert_allclose(best.output_weights.sum(-1), 1, rtol=1e-12)
+    for i in range(20):
+        run = minimize(
+            lambda x: x[-1],
+            [*reference[i], 1.0],
+            method="SLSQP",
+            bounds=[(0.02, 1)] * K + [(None, None)],
+            constraints=[
+                {"type": "eq", "fun": lambda x: x[:-1].sum() - 1},
+                {"type": "ineq", "fun": lambda x, i=i: x[-1] - (loss_by_hand(coefs, x[:-1]) - targets[i])},
+            ],
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        assert best.loss[i] <= run.x[-1] + 1e-9 or not run.success
+        # No mixture is better than the bound, whatever mixture it is.
+        tried = np.maximum(rng.dirichlet(np.ones(K), 500), 0.02)
+        tried /= tried.sum(-1, keepdims=True)
+        worst = (np.asarray(LAW("410M", proportions=tried)) - targets[i]).max(-1)
+        assert best.loss[i] - best.gap[i] <= worst.min()
+
+
+def test_what_cannot_move_stays():
+    best = jl.optimize_mixture(LAW, "70M", lower=[0.3, 0, 0, 0, 0], upper=[0.3, 1, 1, 1, 1])
+    assert best.proportions[0] == 0.3
+    assert best.converged
+    assert best.gap < 1e-12
+    only = jl.optimize_mixture(LAW, "70M", lower=0.2)
+    np.testing.assert_allclose(only.proportions, 0.2, rtol=1e-15)
+    assert only.converged
+    assert only.gap < 1e-12
+    none = jl.optimize_mixture(LAW, "70M", prior=[0.5, 0.5, 0, 0, 0], strength=0.1)
+    np.testing.assert_array_equal(none.proportions[2:], 0)
+
+
+def test_one_domain_pinned_changes_the_loss_as_its_multiplier_says():
+    at = lambda x: jl.optimize_mixture(LAW, "70M", lower=[x, 0, 0, 0, 0], upper=[x, 1, 1, 1, 1])  # noqa: E731
+    best = at(0.3)
+    slope = (at(0.3 + 1e-6).loss - at(0.3 - 1e-6).loss) / 2e-6
+    np.testing.assert_allclose(best.lower_multipliers[0] + best.upper_multipliers[0], slope, atol=1e-7)
+
+
+def test_constraints_that_exclude_each_other_are_said_to():
+    best = jl.optimize_mixture(LAW, "70M", sums=[[1, 1, 0, 0, 0]], sum_lower=[[0.3], [0.1]], sum_upper=0.2)
+    assert best.feasible.tolist() == [False, True]
+    assert best.converged.tolist() == [False, True]
+    assert np.isinf(best.gap[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lower": 0.3}, "the lower bounds sum to more than 1"),
+        ({"upper": 0.1}, "the upper bounds, with the tokens available, sum to less than 1"),
+        ({"available": 1e9, "budget": 1e11}, "the upper bounds, with the tokens available, sum to less than 1"),
+        ({"lower": [0, 0, 0.5, 0, 0], "upper": [1, 1, 0.4, 1, 1]}, "the lower bound of domain 3 is above its upper"),
+        ({"lower": np.nan}, "a bound is NaN"),
+        ({"lower": [[0] * 5, [0.5] * 5]}, r"in problem \(1,\): the lower bounds sum to more than 1"),
+        ({"weights": [1, 2]}, r"weights has shape \(2,\); it must end in \(5,\)"),
+        ({"sums": [[1, 1, 0]]}, r"sums has shape \(1, 3\); it must end in \(1, 5\)"),
+        ({"weights": np.ones((2, 5)), "lower": np.zeros((3, 5))}, "do not broadcast"),
+    ],
+)
+def test_bad_bounds_and_shapes_are_one_clear_error(options, words):
+    with pytest.raises(ValueError, match=f"^domain_mixture: .*{words}"):
+        jl.optimize_mixture(LAW, "410M", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"proportions": np.full(5, 0.2)}, "proportions is what is searched for"),
+        ({"budget": 1e9}, "give available and budget together"),
+        ({"weights": np.ones(5), "targets": np.ones(5)}, "give weights or targets, not both"),
+        ({"weights": "abc"}, "weights must hold numbers"),
+        ({"lowest": 0.1}, "unknown input 'lowest'"),
+    ],
+)
+def test_misuse_is_one_clear_error(options, words):
+    with pytest.raises(TypeError, match=words):
+        jl.optimize_mixture(LAW, "410M", **options)
+    with pytest.raises(TypeError, match="parallel has no input whose elements sum to 1"):
+        jl.optimize_mixture(jl.laws["parallel"], "pile")
+
+
+def test_float32_is_kept_and_close():
+    options, _ = problems(300, seed=4)
+    single = {name: np.asarray(value, np.float32) for name, value in options.items()}
+    small, exact = jl.optimize_mixture(LAW, "410M", **single), jl.optimize_mixture(LAW, "410M", **options)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(small)} <= {"float32", "int32", "bool"}
+    assert exact.loss.dtype == np.float64
+    value = lambda best: best.loss + best.penalty  # noqa: E731
+    np.testing.assert_allclose(value(small)[small.converged], value(exact)[small.converged], atol=1e-5)
+    assert small.converged.mean() > 0.99
+
+
+def test_inside_jit_it_is_the_same():
+    with jax.enable_x64(True):
+        weights = np.random.default_rng(0).dirichlet(np.ones(K), 3)
+        inside = jax.jit(lambda w: jl.optimize_mixture(LAW, "410M", weights=w, upper=0.4))(weights)
+        outside = jl.optimize_mixture(LAW, "410M", weights=weights, upper=0.4)
+        np.testing.assert_allclose(inside.proportions, outside.proportions, atol=1e-9)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(outside.proportions, outside.proportions[::-1], atol=1e-9)
+
+
+@pytest.mark.parametrize("law", [law for law in jl.laws.values() if law.curvature == "separable"], ids=lambda x: x.name)
+def test_laws_that_say_so_are_sums_of_functions_of_one_element(law):
+    rng = np.random.default_rng(0)
+    coefs = jl.stack(law.groups.values())
+    (v,) = jl.variables(law.inputs)
+    points = rng.dirichlet(np.full(law.sizes[v.shape[0]], 0.5), (200, 1))
+    with jax.enable_x64(True):
+        for weights in np.eye(K):
+            bends = getattr(getattr(jl.hessian(law, coefs, weights=weights, **{v.name: points}), v.name), v.name)
+            diagonal = np.diagonal(bends, axis1=-2, axis2=-1)
+            assert (bends == np.eye(diagonal.shape[-1]) * diagonal[..., None]).all()
+            assert ((diagonal >= 0).all(0) | (diagonal <= 0).all(0)).all()
