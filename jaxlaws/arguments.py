@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlaws.law import Law, UnknownNameError, stack, variables
 
-__all__ = ["arguments", "beyond_setting", "by_name", "check_law", "group_ids", "number", "setting"]
+__all__ = ["arguments", "beyond_setting", "broadcast_shape", "by_name", "check_law", "group_ids", "number", "setting"]
 
 
 def arguments(
@@ -219,6 +219,11 @@ def _batch_shape(law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> t
         if not law.output_shape:
             raise TypeError(f"{law.name} has one output and takes no weights")
         check("weights", law.output_shape, weights)
+    return broadcast_shape(law, batches)
+
+
+def broadcast_shape(law: Law, batches: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that named shapes broadcast to, or a ValueError that names those that do not fit."""
     try:
         return jnp.broadcast_shapes(*batches.values())
     except ValueError:

@@ -206,8 +206,24 @@ def test_what_cannot_move_stays():
     np.testing.assert_allclose(only.proportions, 0.2, rtol=1e-15)
     assert only.converged
     assert only.gap < 1e-12
+    assert only.at_lower.all()
+    assert not only.at_upper.any()
     none = jl.optimize_mixture(LAW, "70M", prior=[0.5, 0.5, 0, 0, 0], strength=0.1)
     np.testing.assert_array_equal(none.proportions[2:], 0)
+
+
+def test_the_gap_is_valid_where_a_prior_all_but_excludes_a_domain():
+    prior = np.array([0.5, 0.3, 0.2, 1e-20, 0])
+    weights = [1, 0, 0, 0, 0]
+    best = jl.optimize_mixture(LAW, "160M", weights=weights, prior=prior, strength=0.3)
+    value = best.loss + best.penalty
+    assert best.converged
+    assert 0 < best.proportions[3] < 1e-9
+    share = np.logspace(-14, -4, 200)[:, None]
+    tried = best.proportions * (1 - share) + share * np.eye(K)[3]
+    losses = np.array([loss_by_hand(LAW.groups["160M"], p)[0] for p in tried])
+    penalty = 0.3 * np.sum(tried[:, :4] * np.log(tried[:, :4] / prior[:4]), -1)
+    assert (value - best.gap <= losses + penalty).all()
 
 
 def test_one_domain_pinned_changes_the_loss_as_its_multiplier_says():
@@ -233,6 +249,9 @@ def test_constraints_that_exclude_each_other_are_said_to():
         ({"lower": [0, 0, 0.5, 0, 0], "upper": [1, 1, 0.4, 1, 1]}, "the lower bound of domain 3 is above its upper"),
         ({"lower": np.nan}, "a bound is NaN"),
         ({"lower": [[0] * 5, [0.5] * 5]}, r"in problem \(1,\): the lower bounds sum to more than 1"),
+        ({"strength": -0.1, "prior": [0.2] * 5}, "strength must not be negative"),
+        ({"available": 1e9, "budget": 0}, "budget must be positive"),
+        ({"available": -1, "budget": 1e9}, "available must not be negative"),
         ({"weights": [1, 2]}, r"weights has shape \(2,\); it must end in \(5,\)"),
         ({"sums": [[1, 1, 0]]}, r"sums has shape \(1, 3\); it must end in \(1, 5\)"),
         ({"weights": np.ones((2, 5)), "lower": np.zeros((3, 5))}, "do not broadcast"),

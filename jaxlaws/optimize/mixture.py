@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlaws.arguments import arguments, beyond_setting, check_law, number, setting
+from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
 from jaxlaws.law import Law, Scalar, Var, Vector, record, var, variables
 from jaxlaws.numerics import log
 from jaxlaws.optimize.interior_point import Problem, solve
@@ -32,8 +32,8 @@ class Mixture:
     gap: Scalar = var(
         "an upper bound on loss + penalty, less that of the best mixture", unit="as the outputs of the law"
     )
-    lower_multipliers: Vector = var("by how much the minimum rises with each lower bound", shape="domain")
-    upper_multipliers: Vector = var("by how much the minimum falls with each upper bound", shape="domain")
+    lower_multipliers: Vector = var("by how much the minimum changes with each lower bound", shape="domain")
+    upper_multipliers: Vector = var("by how much the minimum changes with each upper bound", shape="domain")
     sum_multipliers: Vector = var("by how much the minimum changes with each bound on a sum", shape="sum")
     output_weights: Vector = var(
         "weights of the outputs: those given, or those of the outputs that are worst", shape="output"
@@ -131,11 +131,7 @@ def optimize_mixture(
     )
     arrays, dtype, shape = arguments(law, group, {**inputs, simplex.name: placeholder}, {}, None)
     batches = {name: array.shape[: array.ndim - len(options[name][1])] for name, array in values.items()}
-    try:
-        shape = jnp.broadcast_shapes(shape, *batches.values())
-    except ValueError:
-        text = ", ".join(f"{name} {batch}" for name, batch in {"inputs": shape, **batches}.items() if batch)
-        raise ValueError(f"{law.name}: these shapes do not broadcast: {text}") from None
+    shape = broadcast_shape(law, {"inputs": shape, **batches})
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arrays, values)))
     if not traced:
         _check_bounds(law, {name: np.asarray(value) for name, value in values.items()})
@@ -182,7 +178,12 @@ def _single(group: Any, inputs: Any, options: Any) -> bool:
 
 
 def _check_bounds(law: Law, values: dict[str, np.ndarray]) -> None:
-    """A ValueError for bounds that leave no mixture, which says which they are."""
+    """A ValueError for bounds that leave no mixture, which says which they are, and for what cannot be negative."""
+    for name in ("available", "max_epochs", "prior", "strength"):
+        if not (values[name] >= 0).all():
+            raise ValueError(f"{law.name}: {name} must not be negative or NaN")
+    if not (values["budget"] > 0).all():
+        raise ValueError(f"{law.name}: budget must be positive")
     low, high = np.broadcast_arrays(*_bounds(values, np))
     problems = {
         "the lower bound of domain {j} is above its upper bound": (low > high).any(-1),
@@ -312,7 +313,8 @@ class _Parts:
         weights = by_output / jnp.maximum(jnp.sum(by_output), 1e-30) if self.kind.worst else d["weights"]
         near = 1e-9 if p.dtype == np.float64 else 1e-5
         at_lower, at_upper = (p - lower <= near) & (below > 0), (upper - p <= near) & (above > 0)
-        if not m:  # to the bounds themselves; that could break bounds on sums by as little
+        # To the bounds themselves; that could break bounds on sums by as little, and a penalty has no slope at 0.
+        if not m and not self.kind.penalised:
             p = jnp.where(at_lower, lower, jnp.where(at_upper, upper, p))
             free = jnp.argmax(jnp.where(fixed, -1, jnp.minimum(p - lower, upper - p)))
             p = p.at[free].add(jnp.where(fixed[free], 0, 1 - jnp.sum(p)))
@@ -340,6 +342,7 @@ class _Parts:
             known = jnp.all(weights >= 0)
         else:
             known = jnp.zeros((), bool)
+        known &= d["strength"] >= 0
         gap = jnp.where(known, left - jnp.sum(least), jnp.inf)
         rounding = 4 * np.finfo(p.dtype).eps * (jnp.abs(loss) + jnp.sum(jnp.abs(weights * losses)))
         short = jnp.max(jnp.concatenate([total - d["sum_upper"], d["sum_lower"] - total]), initial=-jnp.inf)
@@ -358,8 +361,8 @@ class _Parts:
             upper_multipliers=jnp.where(fixed, jnp.minimum(rest, 0), -above),
             sum_multipliers=under - over,
             output_weights=weights,
-            at_lower=at_lower | fixed,
-            at_upper=at_upper | fixed,
+            at_lower=at_lower | (fixed & (p - d["lower"] <= near)),
+            at_upper=at_upper | (fixed & (d["upper"] - p <= near)),
             epochs=epochs,
             steps=point["steps"],
             converged=point["converged"] & feasible,
