@@ -221,7 +221,7 @@ def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     e is -inf for zeros, inf for infinity and NaN for NaN and for negative numbers.
     """
     integer, real = form.integer, form.dtype
-    bits = form.bits(x)
+    bits = form.bits(_hidden(x))
     infinity, root = form.constant(np.inf), form.constant(np.sqrt(0.5))
     subnormal = bits < form.constant(np.finfo(real).tiny)
     # The bits of a subnormal number, read as an integer, are its multiple of the smallest one.
@@ -233,6 +233,12 @@ def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     # The bits of zeros are their own negative. Floating-point comparison takes subnormal numbers for zeros, and LLVM,
     # which does not know that, makes one of others that would do.
     return jnp.where(bits > 0, exponent, jnp.where(-bits > 0, real(np.nan), real(-np.inf))), m
+
+
+def _hidden(x: jax.Array) -> jax.Array:
+    """x, of which XLA does not see that it is a constant: of one with swapped axes it would take the wrong bits."""
+    found: jax.Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _log_parts(form: Format, exponent: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:

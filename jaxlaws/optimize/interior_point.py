@@ -4,6 +4,7 @@
 
 The batch axis is the last one of every array, so that whole vectors of problems go through each instruction, and the
 few numbers of a problem are rows. All problems of a batch take their steps together, until the last one is done.
+Derivatives of the optima are those of the conditions that they meet, whatever steps have led there.
 """
 
 from __future__ import annotations
@@ -59,13 +60,17 @@ class Point(NamedTuple):
 
 
 MAX_STEPS = 80
+SOFTNESS = 1e6  # how much stiffer than the objective an active constraint counts for derivatives
 TO_BOUNDARY = 0.995  # how much of the way to a bound one step may go
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def solve(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
     """The optima, from a start strictly between the bounds whose sums are 1.
 
-    Bounds that meet are no bounds but constants: such unknowns stay at their start, without multipliers.
+    Bounds that meet are no bounds but constants: such unknowns stay at their start, without multipliers. Optima are
+    differentiable by data and bounds wherever the set of active constraints does not change; where the search did
+    not converge, derivatives are NaN.
     """
     eps = np.finfo(start.dtype).eps
     fixed = ~(lower < upper)
@@ -171,21 +176,10 @@ def _step(
         & jnp.all(short == 0, 0)
     )
 
-    matrix = at.curvature(z)
-    if z.shape[0]:
-        weight = z / slack
-        stiff = jnp.sum(weight[:, None, None] * at.jacobian[:, :, None] * at.jacobian[:, None], 0)
-        # The sum stays 1, whatever another one would cost: with a cost, the matrix is regular where constraints that
-        # leave nothing to choose would make it all but singular.
-        matrix = matrix + stiff + jnp.max(jnp.abs(stiff), (0, 1)) * (on[:, None] & on[None, :, 0, None])
     diagonal = _bounded(below / low, lower, fixed) + _bounded(above / high, upper, fixed)
-    diagonal = jnp.where(fixed, jnp.inf, diagonal)
     right = -at.slope - jnp.sum(at.jacobian * ((mu + z * short) / slack)[:, None], 0)
     right = right + _bounded(mu / low, lower, fixed) - _bounded(mu / high, upper, fixed)
-    a, b = _symmetric_solve(matrix, diagonal, jnp.where(fixed, 0, right), jnp.where(fixed, 0, on + 0 * x))
-    new_y = -jnp.sum(on * a, 0) / jnp.sum(on * b, 0)
-    new_y = jnp.where(jnp.isfinite(new_y), new_y, 0)  # nothing is free to move
-    dx = a + new_y * b
+    dx, new_y = _direction(at, at.curvature(z), z / slack, diagonal, on, fixed)(right, jnp.zeros_like(mu))
     moved = jnp.sum(at.jacobian * dx[None], 1)
     dslack = -short - moved
     dz = (mu - z * slack - z * dslack) / slack
@@ -219,32 +213,112 @@ def _step(
     return new, jnp.where(least > 0.9, 0.05, jnp.where(least > 0.5, 0.2, 0.5))
 
 
+def _direction(
+    at: _Values,
+    hessian: jax.Array,
+    weight: jax.Array,
+    diagonal: jax.Array,
+    on: jax.Array,
+    fixed: jax.Array,
+) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """What gives the step in x, and the multiplier of its total over the simplex, for a right side and that total.
+
+    These are what remains of Newton's equations when the multipliers of bounds and constraints are eliminated.
+    """
+    matrix, cost = hessian, jnp.zeros(hessian.shape[-1], hessian.dtype)
+    if weight.shape[0]:
+        stiff = jnp.sum(weight[:, None, None] * at.jacobian[:, :, None] * at.jacobian[:, None], 0)
+        # The total is what it is, whatever another one would cost: with a cost, the matrix is regular where
+        # constraints that leave nothing to choose would make it all but singular.
+        cost = jnp.max(jnp.abs(stiff), (0, 1))
+        matrix = matrix + stiff + cost * (on[:, None] & on[None, :, 0, None])
+    inverse = _symmetric_inverse(matrix, jnp.where(fixed, jnp.inf, diagonal))
+    b = inverse(jnp.where(fixed, 0, on.astype(hessian.dtype)))
+    size = jnp.sum(on * b, 0)
+
+    def solution(right: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a = inverse(jnp.where(fixed, 0, right))
+        y = (total - jnp.sum(on * a, 0)) / jnp.where(size == 0, jnp.inf, size)  # 0 if nothing is free to move
+        return a + y * b, y - cost * total
+
+    return solution
+
+
+@solve.defjvp
+def _solve_jvp(problem: Problem, primals: Any, tangents: Any) -> tuple[Point, Point]:
+    """How the conditions of an optimum move it: Newton's equations with their derivatives on the right."""
+    data, start, lower, upper = primals
+    data_dot, start_dot, lower_dot, upper_dot = tangents
+    point = solve(problem, data, start, lower, upper)
+    x, _, below, above, slack, z, _, converged = point
+    fixed = ~(lower < upper)
+    low, high = _room(x, lower, upper)
+    on = jnp.asarray(problem.on_simplex)[:, None]
+    at = _evaluate(problem, x, data)
+    carried = jnp.where(fixed, start_dot, 0)
+
+    def conditions(x: jax.Array, data: Any) -> tuple[jax.Array, jax.Array]:
+        now = _evaluate(problem, x, data)
+        return now.slope + jnp.sum(now.jacobian * z[:, None], 0), now.value
+
+    _, (slope_dot, value_dot) = jax.jvp(conditions, (x, data), (carried, data_dot))
+    low_dot = jnp.where(_bounded(below, lower, fixed) > 0, lower_dot, 0)
+    high_dot = jnp.where(_bounded(above, upper, fixed) > 0, upper_dot, 0)
+
+    # What is active is stiff beyond all digits: multiplier / slack is 1e13. With a softness, that of the multipliers
+    # is mended from one round to the next, which makes a millionth of the error.
+    hessian = at.curvature(z)
+    soft = 1 / (SOFTNESS * (jnp.max(jnp.abs(hessian), (0, 1)) + jnp.max(jnp.abs(at.slope), 0)))
+    by_lower, by_upper = below / (low + soft * below), above / (high + soft * above)
+    weight = z / (slack + soft * z)
+    solution = _direction(at, hessian, weight, by_lower + by_upper, on, fixed)
+    total = -jnp.sum(on * carried, 0)
+    dbelow, dabove, dz = jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros_like(z)
+    for _ in range(3):
+        right = by_lower * (low_dot + soft * dbelow) + by_upper * (high_dot - soft * dabove) - slope_dot
+        right = right - jnp.sum(at.jacobian * (weight * (value_dot + soft * dz))[:, None], 0)
+        dx, dy = solution(right, total)
+        dbelow = by_lower * (low_dot - dx + soft * dbelow)
+        dabove = by_upper * (dx - high_dot + soft * dabove)
+        value = value_dot + jnp.sum(at.jacobian * dx[None], 1)
+        dz = weight * (value + soft * dz)
+    known = jnp.where(converged, 1, jnp.nan)
+    moved = [change * known for change in (dx + carried, dy, dbelow, dabove, -value, dz)]
+    counts: Any = [np.zeros(converged.shape, jax.dtypes.float0)] * 2
+    return point, Point(*moved, *counts)
+
+
 def _longest(room: jax.Array, change: jax.Array) -> jax.Array:
     """The part of a change, at most all, that leaves room."""
     part = jnp.where(change < 0, -TO_BOUNDARY * room / change, jnp.inf)
     return jnp.minimum(jnp.min(part, axis=0, initial=jnp.inf), 1)
 
 
-def _symmetric_solve(matrix: jax.Array, diagonal: jax.Array, *right: jax.Array) -> tuple[jax.Array, ...]:
-    """Solutions for a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero."""
+def _symmetric_inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """The inverse of a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero."""
     n = matrix.shape[0]
     rows = [[matrix[i, j] for j in range(n)] for i in range(n)]
-    sides = [[r[i] for i in range(n)] for r in right]
+    factors: list[list[jax.Array]] = []
     inverse: list[jax.Array] = []
     for j in range(n):
         pivot = rows[j][j] + diagonal[j]
         # Where the problem is not convex, a step of the same length in the direction that goes down.
         scale = np.finfo(pivot.dtype).eps * (jnp.abs(matrix[j, j]) + diagonal[j])
         inverse.append(1 / jnp.maximum(jnp.abs(pivot), jnp.maximum(scale, np.finfo(pivot.dtype).tiny)))
-        for i in range(j + 1, n):
-            factor = rows[j][i] * inverse[j]
+        factors.append([rows[j][i] * inverse[j] for i in range(j + 1, n)])
+        for i, factor in enumerate(factors[j], j + 1):
             for k in range(i, n):
                 rows[i][k] = rows[i][k] - factor * rows[j][k]
-            for side in sides:
+
+    def solution(right: jax.Array) -> jax.Array:
+        side = [right[i] for i in range(n)]
+        for j in range(n):
+            for i, factor in enumerate(factors[j], j + 1):
                 side[i] = side[i] - factor * side[j]
-    for side in sides:
         for i in reversed(range(n)):
             for k in range(i + 1, n):
                 side[i] = side[i] - rows[i][k] * side[k]
             side[i] = side[i] * inverse[i]
-    return tuple(jnp.stack(side) for side in sides)
+        return jnp.stack(side)
+
+    return solution
