@@ -412,7 +412,7 @@ def _in_blocks(
     # The leaves that have the first axis are cut, the others are the same in all blocks.
     cut = [
         leaf.ndim - core == len(shape) and leaf.shape[0] == shape[0]
-        for leaf, core in zip(leaves, jax.tree.leaves(_core_ndims_of(arrays)), strict=True)
+        for leaf, core in zip(leaves, jax.tree.leaves(core_ndims_of(arrays)), strict=True)
     ]
 
     def block(rows: list[np.ndarray]) -> Any:
@@ -450,7 +450,7 @@ def _result_bytes(verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dt
     return sum(result.size * result.dtype.itemsize for result in results)
 
 
-def _core_ndims_of(arrays: Any) -> Any:
+def core_ndims_of(arrays: Any) -> Any:
     coefs, ids, inputs, weights = arrays
     stacked = 0 if ids is None else 1  # the axis of the groups, which is not one of the batch
     return (

@@ -2,7 +2,8 @@
 
 SLDBench (Lin et al. 2025, arXiv:2507.21184) defines a law as a function `law(input_data, group)` from a list of dicts
 to a list of dicts. Here is each law of the catalogue as such a function, behaving as its source does: the same names
-and aliases, the same defaults for missing keys, floors, errors, and fallback for groups it does not know.
+and aliases, the same defaults for missing keys, floors, errors, and fallback for groups it does not know. Laws
+that are not from SLDBench answer in the same way, and know the groups that they have.
 """
 
 from __future__ import annotations

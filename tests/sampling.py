@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+import jaxlaws as jl
 from jaxlaws.columns import from_columns
 from jaxlaws.law import variables
+
+# The laws whose source is code that a program wrote for a task of SLDBench.
+PUBLISHED = [name for name, law in jl.laws.items() if law.source.task]
 
 
 def columns(law, count, seed=0, decades=0.0, dtype=np.float64):

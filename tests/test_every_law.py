@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from sampling import columns, formula, inputs
+from sampling import PUBLISHED, columns, formula, inputs
 
 import jaxlaws as jl
 from jaxlaws.columns import from_columns
@@ -74,6 +74,7 @@ def test_agrees_with_its_golden_values(law):
         assert tuple(outputs) == law.output_columns
 
 
+@pytest.mark.parametrize("law", PUBLISHED, indirect=True)
 def test_agrees_with_the_published_code(law, golden):
     rows, outputs = golden[law.name]["rows"], golden[law.name]["outputs"]
     assert set(outputs) == {*law.groups, "no such group"}
@@ -93,6 +94,7 @@ def test_float32_is_within_1e_5(law):
         np.testing.assert_allclose(found, law(group, from_columns(law, double)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("law", PUBLISHED, indirect=True)
 def test_float32_is_within_1e_5_of_the_published_code_at_the_floors_too(law, golden):
     rows, outputs = golden[law.name]["rows"], golden[law.name]["outputs"]
     usable = [

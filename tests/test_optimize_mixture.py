@@ -312,3 +312,21 @@ def test_laws_that_say_so_are_sums_of_functions_of_one_element(law):
             diagonal = np.diagonal(bends, axis1=-2, axis2=-1)
             assert (bends == np.eye(diagonal.shape[-1]) * diagonal[..., None]).all()
             assert ((diagonal >= 0).all(0) | (diagonal <= 0).all(0)).all()
+
+
+def test_data_mixing_has_the_optimum_that_is_known():
+    best = jl.optimize_mixture(jl.laws["data_mixing"], "pile_70m")
+    np.testing.assert_allclose(best.proportions, [0.2512, 0.2108, 0.1031, 0.1489, 0.2860], atol=5e-5)
+    np.testing.assert_allclose(best.loss, 2.937225, atol=5e-7)
+    assert best.converged
+    assert best.gap < 1e-10
+
+
+@pytest.mark.parametrize("law", [law for law in jl.laws.values() if law.curvature == "convex"], ids=lambda x: x.name)
+def test_laws_that_say_so_are_convex(law):
+    rng = np.random.default_rng(0)
+    (v,) = jl.variables(law.inputs)
+    a, b = rng.dirichlet(np.full(law.sizes[v.shape[0]], 0.5), (2, 1000))
+    for group in law.groups:
+        at_a, at_b, between = (law(group, **{v.name: p}) for p in (a, b, (a + b) / 2))
+        assert (between <= (at_a + at_b) / 2 + 1e-14).all()

@@ -14,9 +14,11 @@ import numpy as np
 from jax import lax
 
 from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
+from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, Var, Vector, record, var, variables
 from jaxlaws.numerics import log
 from jaxlaws.optimize.interior_point import Problem, solve
+from jaxlaws.optimize.pieces import in_pieces
 
 __all__ = ["Mixture", "optimize_mixture"]
 
@@ -139,7 +141,11 @@ def optimize_mixture(
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
         kind = _Kind(targets is not None, prior is not None, budget is not None)
-        found: Mixture = _search(law, simplex, kind, shape, arrays, values)
+        search = functools.partial(_search, law, simplex, kind)
+        core_ndims = core_ndims_of(arrays), {name: len(core) for name, (_, core) in options.items()}
+        found: Mixture = (
+            search(shape, arrays, values) if traced else in_pieces(search, shape, (arrays, values), core_ndims, dtype)
+        )
         return jax.tree.map(np.asarray, found) if switched else found  # JAX at 32 bits cannot go on with float64
 
 
