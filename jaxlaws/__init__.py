@@ -27,11 +27,14 @@ from jaxlaws.law import (
     var,
     variables,
 )
+from jaxlaws.optimize import costs as costs
+from jaxlaws.optimize.allocation import Allocation, allocate
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.scores import Scores, evaluate
 from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_table
 
 __all__ = [
+    "Allocation",
     "DataError",
     "Law",
     "Matrix",
@@ -43,8 +46,10 @@ __all__ = [
     "UnknownNameError",
     "Var",
     "Vector",
+    "allocate",
     "as_dict",
     "compile",
+    "costs",
     "elasticity",
     "evaluate",
     "export",

@@ -72,7 +72,7 @@ def _settle() -> None:
     }
     for name, value in settings.items():
         if name.upper() not in os.environ:
-            jax.config.update(name, value)  # type: ignore[no-untyped-call]
+            jax.config.update(name, value)
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 

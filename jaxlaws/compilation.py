@@ -96,7 +96,7 @@ def export(
         raise ValueError("a float64 program needs JAX set to 64 bits: jax.config.update('jax_enable_x64', True)")
     sizes = jax.export.symbolic_shape(shape)
     inputs = {
-        v.name: jax.ShapeDtypeStruct((*sizes, *(law.sizes[axis] for axis in v.shape)), dtype)  # type: ignore[no-untyped-call]
+        v.name: jax.ShapeDtypeStruct((*sizes, *(law.sizes[axis] for axis in v.shape)), dtype)
         for v in variables(law.inputs)
     }
     return jax.export.export(jax.jit(lambda inputs: law(group, inputs)), platforms=platforms)(inputs)

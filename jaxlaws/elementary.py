@@ -237,7 +237,7 @@ def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _hidden(x: jax.Array) -> jax.Array:
     """x, of which XLA does not see that it is a constant: of one with swapped axes it would take the wrong bits."""
-    found: jax.Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    found: jax.Array = lax.optimization_barrier(x)
     return found
 
 

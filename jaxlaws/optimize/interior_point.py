@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["Point", "Problem", "solve"]
+__all__ = ["Point", "Problem", "differentiable", "search", "solve"]
 
 
 class Problem(NamedTuple):
@@ -64,14 +64,28 @@ SOFTNESS = 1e6  # how much stiffer than the objective an active constraint count
 TO_BOUNDARY = 0.995  # how much of the way to a bound one step may go
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def solve(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
-    """The optima, from a start strictly between the bounds whose sums are 1.
+    """The optima, from a start strictly between the bounds whose sums are 1, with their derivatives.
 
-    Bounds that meet are no bounds but constants: such unknowns stay at their start, without multipliers. Optima are
-    differentiable by data and bounds wherever the set of active constraints does not change; where the search did
-    not converge, derivatives are NaN.
+    Bounds that meet are no bounds but constants: such unknowns stay at their start, without multipliers.
     """
+    known = lax.stop_gradient((data, start, lower, upper))
+    return differentiable(problem, data, start, lower, upper, search(problem, *known))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def differentiable(
+    problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array, point: Point
+) -> Point:
+    """Optima that were found by `search`, with derivatives by data, bounds, and the start of what cannot move.
+
+    They exist wherever the set of active constraints does not change, and are NaN where the search did not converge.
+    """
+    return point
+
+
+def search(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
+    """The optima as `solve` finds them, without derivatives."""
     eps = np.finfo(start.dtype).eps
     fixed = ~(lower < upper)
     first = _evaluate(problem, start, data)
@@ -244,12 +258,12 @@ def _direction(
     return solution
 
 
-@solve.defjvp
-def _solve_jvp(problem: Problem, primals: Any, tangents: Any) -> tuple[Point, Point]:
+@differentiable.defjvp
+def _differentiable_jvp(problem: Problem, primals: Any, tangents: Any) -> tuple[Point, Point]:
     """How the conditions of an optimum move it: Newton's equations with their derivatives on the right."""
-    data, start, lower, upper = primals
-    data_dot, start_dot, lower_dot, upper_dot = tangents
-    point = solve(problem, data, start, lower, upper)
+    data, _, lower, upper, _ = primals
+    data_dot, start_dot, lower_dot, upper_dot, _ = tangents
+    point = differentiable(problem, *primals)
     x, _, below, above, slack, z, _, converged = point
     fixed = ~(lower < upper)
     low, high = _room(x, lower, upper)

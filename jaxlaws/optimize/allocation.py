@@ -1,0 +1,493 @@
+"""The inputs that minimise a loss under a budget, or the least budget for a loss, with a bound on the error.
+
+The search is over the logarithms of the inputs. There a sum of powers with positive factors is convex, whatever its
+exponents, and so is the logarithm of a cost that is such a sum: the problem is a geometric program, and a local
+optimum the global one. Whether that is so is found out from how law and cost are computed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+
+from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
+from jaxlaws.evaluation import core_ndims_of
+from jaxlaws.law import Law, Scalar, record, var, variables
+from jaxlaws.numerics import log
+from jaxlaws.optimize import costs
+from jaxlaws.optimize.batches import columns, filled, in_blocks, record_columns, rows, single
+from jaxlaws.optimize.curvature import curve
+from jaxlaws.optimize.interior_point import Point, Problem, differentiable, search, solve
+from jaxlaws.optimize.pieces import in_pieces
+
+__all__ = ["Allocation", "allocate"]
+
+LEAST, MOST = 1e-6, 1e18  # bounds of inputs for which none are given
+STARTS = 8  # where a problem is not known to be convex
+
+
+@record
+class Allocation:
+    """The answer of [`allocate`][jaxlaws.allocate]; every field has the batch axes first."""
+
+    inputs: Any = var("the best inputs, those given included: a record as the law takes it", unit="as the inputs")
+    loss: Scalar = var("the loss there", unit="as the output of the law")
+    cost: Scalar = var("the cost there", unit="as the cost")
+    multiplier: Scalar = var(
+        "by how much the minimum changes with the constraint: the loss with the logarithm of the budget, or the "
+        "logarithm of the cost with the target"
+    )
+    gap: Scalar = var("an upper bound on the loss, or on the logarithm of the cost, less that of the best allocation")
+    convex: Scalar = var("whether the problem is known to be convex in the logarithms of the inputs")
+    at_lower: Any = var("whether an input is at its lower bound: a record as that of the inputs")
+    at_upper: Any = var("whether an input is at its upper bound")
+    lowest: Any = var("the least value of each input among allocations almost as good; NaN without `within`")
+    highest: Any = var("the largest value of each input among allocations almost as good")
+    steps: Scalar = var("steps of the search")
+    converged: Scalar = var("whether the search ended at an optimum")
+    feasible: Scalar = var("whether all constraints hold")
+
+
+def allocate(
+    law: Law,
+    group: Any,
+    *,
+    budget: Any = None,
+    target: Any = None,
+    cost: Callable[[Any], Any] = costs.training,
+    lower: Mapping[str, Any] | None = None,
+    upper: Mapping[str, Any] | None = None,
+    max_epochs: Any = None,
+    integers: tuple[str, ...] | None = None,
+    powers_of_two: tuple[str, ...] = (),
+    within: Any = None,
+    weights: Any = None,
+    **inputs: Any,
+) -> Allocation:
+    """The inputs that minimise the loss of a law under a budget, for any number of problems at once.
+
+    With `target` in place of `budget`, the inputs that reach this loss at the least cost. Inputs that are given stay as
+    they are, and the others are searched for. All arguments broadcast along leading axes: budgets, groups and
+    coefficients, bounds, inputs. A vector of budgets thus gives the trade-off curve, and a vector of sizes, with one
+    budget, the curve of constant compute. The search is done in float64 unless arrays of float32 are given, and all
+    results have derivatives by everything that goes in.
+
+    Args:
+        law: A law.
+        group: Name of a group, coefficients, or one name or id per problem.
+        budget: The most that the cost may be, in its unit: FLOP for the default.
+        target: The loss to reach, at most.
+        cost: A function from the record of the inputs to a positive number: see `jl.costs`. By default
+            6 * params * tokens.
+        lower: Lower bounds by name of the input; by default 1e-6, 1 for whole numbers, or the least that the law takes.
+        upper: Upper bounds by name; by default 1e18.
+        max_epochs: tokens are at most so many times the unique_tokens, for a law that has both.
+        integers: Inputs that must be whole numbers; by default those that the law says are.
+        powers_of_two: Inputs that must be powers of two.
+        within: For the near-optimal set, by which part of itself the loss (or cost) may exceed the least one: 0.001
+            for a thousandth.
+        weights: Weights of the outputs, for a law with several; by default their mean is minimised.
+        **inputs: The inputs that are fixed, by name.
+
+    Returns:
+        A record, whose `gap` says how far the answer can be from the best there is: 0 or a little more if the problem
+        is `convex`, which is the case for laws and costs that are sums of products of powers with positive factors,
+        and infinity otherwise, where the best of several local searches is taken. With whole numbers, neighbours of
+        the best real numbers are tried: all that matter, and with a gap near 0, for one such input of a convex problem;
+        with several the gap is what is lost to real numbers. Look at `converged` and `feasible`. `lowest` and
+        `highest` are those of real numbers, and NaN where the search for them did not converge.
+
+    Raises:
+        TypeError: For a law without the inputs that the cost is made of, and for missing or unknown arguments.
+        ValueError: For shapes that do not fit, for bounds that exclude each other, for a budget below the cost of the
+            lower bounds, and for a target below the loss of the upper ones.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> plan = jl.allocate(jl.laws["chinchilla"], "besiroglu2024", budget=5.76e23)
+        >>> print(f"{plan.inputs.params:.4e} {plan.inputs.tokens:.4e} {plan.loss:.4f}")
+        7.2249e+10 1.3287e+12 1.9744
+        >>> bool(plan.convex), bool(plan.gap < 1e-12)
+        (True, True)
+    """
+    check_law(law)
+    if (budget is None) == (target is None):
+        raise TypeError(f"{law.name}: give budget or target, and not both")
+    given = {_proper(law, name): value for name, value in inputs.items()}
+    free = tuple(v for v in variables(law.inputs) if v.name not in given)
+    if not free:
+        raise TypeError(f"{law.name}: all inputs are given, so that nothing is left to search for")
+    for v in free:
+        if v.shape:
+            raise TypeError(
+                f"{law.name}: give {v.name}; allocate searches for numbers, and optimize_mixture for mixtures"
+            )
+    names = tuple(v.name for v in free)
+    options: dict[str, tuple[Any, tuple[int, ...]]] = {"limit": (target if budget is None else budget, ())}
+    if within is not None:
+        options["within"] = (within, ())
+    if max_epochs is not None:
+        if not {"tokens", "unique_tokens"} <= {v.name for v in variables(law.inputs)}:
+            raise TypeError(f"{law.name}: max_epochs needs inputs called tokens and unique_tokens; use upper=")
+        options["max_epochs"] = (max_epochs, ())
+    if weights is not None:
+        if not law.output_shape:
+            raise TypeError(f"{law.name} has one output and takes no weights")
+        options["weights"] = (weights, (law.sizes[law.output_shape[0]],))
+    whole = tuple(v.name for v in free if v.integer) if integers is None else _among(law, integers, names, "integers")
+    powers = _among(law, powers_of_two, names, "powers_of_two")
+    for v in free:
+        least = 1.0 if v.name in (*whole, *powers) else max(LEAST, v.floor or 0)
+        options[f"lower {v.name}"] = (least, ())
+        options[f"upper {v.name}"] = (MOST, ())
+    for kind, bounds in (("lower", lower), ("upper", upper)):
+        for name, bound in (bounds or {}).items():
+            (name,) = _among(law, (name,), names, kind)
+            options[f"{kind} {name}"] = (bound, ())
+    cost = cost if isinstance(cost, Partial) else Partial(cost)
+    leaves, tree = jax.tree.flatten(cost, is_leaf=lambda x: isinstance(x, list))  # a list of numbers is one array
+    options |= {f"number {i} of cost": (leaf, ()) for i, leaf in enumerate(leaves)}
+
+    values = {name: filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
+    dtype = np.float32 if single(group, given, [value for value, _ in options.values()]) else np.float64
+    everything = {**given, **{name: np.ones((), dtype) for name in names}}
+    arrays, dtype, shape = arguments(law, group, everything, {}, None)
+    batches = {name: array.shape[: array.ndim - len(options[name][1])] for name, array in values.items()}
+    shape = broadcast_shape(law, {"inputs": shape, **batches})
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arrays, values)))
+    epochs = max_epochs is not None
+    if epochs and "unique_tokens" in given and "tokens" in names:  # a bound like others
+        most = number(given["unique_tokens"], "unique_tokens") * values.pop("max_epochs")
+        values["upper tokens"] = (jnp if traced else np).minimum(values["upper tokens"], most)
+        epochs = False
+    if not traced:
+        _check_bounds(law, {name: np.asarray(value) for name, value in values.items()}, names, (*whole, *powers))
+    kind_of = _Kind(names, budget is None, tree, whole, powers, epochs, within is not None, weights is not None)
+    switched = beyond_setting(dtype)
+    with setting(dtype):
+        values = {name: value.astype(dtype) for name, value in values.items()}
+        search = functools.partial(_search, law, kind_of)
+        if traced:
+            found: Allocation = search(shape, arrays, values)[0]
+        else:
+            core_ndims = core_ndims_of(arrays), {name: len(options[name][1]) for name in values}
+            found, extreme = in_pieces(search, shape, (arrays, values), core_ndims, dtype)
+            _check_reached(law, kind_of, found, np.asarray(extreme), np.asarray(values["limit"]))
+        return jax.tree.map(np.asarray, found) if switched else found  # JAX at 32 bits cannot go on with float64
+
+
+class _Kind(NamedTuple):
+    """What of the options is used, and for which inputs."""
+
+    names: tuple[str, ...]
+    by_target: bool
+    cost: Any
+    integers: tuple[str, ...]
+    powers_of_two: tuple[str, ...]
+    epochs: bool
+    within: bool
+    weighted: bool
+
+
+def _proper(law: Law, name: str) -> str:
+    """The proper name of an input, for one of its names; other words are left for `arguments` to refuse."""
+    return next((v.name for v in variables(law.inputs) if name in (v.name, *v.aliases)), name)
+
+
+def _among(law: Law, chosen: Any, names: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """Proper names of inputs, all of which are searched for."""
+    chosen = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+    found = tuple(_proper(law, name) for name in chosen)
+    for name in found:
+        if name not in names:
+            raise TypeError(
+                f"{law.name}: {what} of {name!r}, which is not searched for; searched for: {', '.join(names)}"
+            )
+    return found
+
+
+def _check_bounds(law: Law, values: dict[str, np.ndarray], names: tuple[str, ...], whole: tuple[str, ...]) -> None:
+    """A ValueError for bounds that exclude each other, and for what must be positive."""
+    for name, array in values.items():
+        positive = name in ("limit", "max_epochs", "within") or name.startswith(("lower", "upper"))
+        if positive and not (array > 0).all():
+            shown = name if name != "limit" else "the budget or target"
+            raise ValueError(f"{law.name}: {shown} must be positive")
+    for name in names:
+        low, high = np.broadcast_arrays(values[f"lower {name}"], values[f"upper {name}"])
+        if name in whole:
+            low, high = np.ceil(low), np.floor(high)
+        if (low > high).any():
+            where = np.unravel_index(np.argmax(low > high), low.shape)
+            kind = " for whole numbers" if name in whole else ""
+            raise ValueError(
+                f"{law.name}: no allocation{_which(where)}: the lower bound of {name}, {low[where]:g}, is above its "
+                f"upper bound, {high[where]:g}{kind}"
+            )
+
+
+def _check_reached(law: Law, kind: _Kind, found: Allocation, extreme: np.ndarray, limit: np.ndarray) -> None:
+    """A ValueError where not even the cheapest or the best inputs between the bounds are good enough."""
+    missed = ~np.asarray(found.feasible) & (extreme > limit)
+    if missed.any():
+        where = np.unravel_index(np.argmax(missed), missed.shape)
+        least, most = float(extreme[where]), float(np.broadcast_to(limit, missed.shape)[where])
+        raise ValueError(
+            f"{law.name}: no allocation{_which(where)}: "
+            + (
+                f"the target {most:g} is below {least:g}, the loss at the upper bounds"
+                if kind.by_target
+                else f"the budget {most:g} is below {least:g}, the cost at the lower bounds"
+            )
+        )
+
+
+def _which(where: tuple[Any, ...]) -> str:
+    return f" in problem {tuple(map(int, where))}" if where else ""
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _search(law: Law, kind: _Kind, shape: tuple[int, ...], arrays: Any, values: Any) -> tuple[Allocation, jax.Array]:
+    coefs, ids, inputs, _ = arrays
+    if ids is not None:
+        coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
+    data = {name: columns(value, shape, int(name == "weights")) for name, value in values.items()}
+    data |= {"coefs": record_columns(coefs, shape), "inputs": record_columns(inputs, shape)}
+    found: tuple[Allocation, jax.Array] = rows(in_blocks(_Parts(law, kind).optimum, data), shape)
+    return found
+
+
+class _Found(NamedTuple):
+    """A point, what is minimised there or infinity if it breaks a constraint, and what no other one can be below."""
+
+    point: Point
+    value: jax.Array
+    least: jax.Array
+
+
+class _Parts:
+    """The functions of one problem: x are the logarithms of what is searched for, d is the data."""
+
+    def __init__(self, law: Law, kind: _Kind):
+        self.law, self.kind = law, kind
+        whole = (*kind.integers, *kind.powers_of_two)
+        self.discrete = [j for j, name in enumerate(kind.names) if name in whole]
+        self.problem = Problem(self.objective, self.constraints, (False,) * len(kind.names))
+
+    def inputs(self, x: Any, d: Any) -> Any:
+        """The record of all inputs."""
+        return self.record(d, [jnp.exp(each) for each in x])
+
+    def record(self, d: Any, found: Any, given: Any = None) -> Any:
+        """A record of what was found for the unknowns, and for the other inputs their values, or what is given."""
+        names = [v.name for v in variables(self.law.inputs)]
+        others = {name: getattr(d["inputs"], name) if given is None else given for name in names}
+        return self.law.inputs(**{**others, **dict(zip(self.kind.names, found, strict=True))})
+
+    def loss(self, x: Any, d: Any) -> jax.Array:
+        """The loss, or the weighted one."""
+        losses: jax.Array = self.law.fn(d["coefs"], self.inputs(x, d))
+        if not losses.ndim:
+            return losses
+        return jnp.dot(d["weights"], losses) if self.kind.weighted else jnp.mean(losses)
+
+    def log_cost(self, x: Any, d: Any) -> jax.Array:
+        """The logarithm of the cost."""
+        leaves = [d[f"number {i} of cost"] for i in range(self.kind.cost.num_leaves)]
+        return log(jax.tree.unflatten(self.kind.cost, leaves)(self.inputs(x, d)))
+
+    def objective(self, x: Any, d: Any) -> jax.Array:
+        """What is minimised."""
+        return self.log_cost(x, d) if self.kind.by_target else self.loss(x, d)
+
+    def excess(self, x: Any, d: Any) -> jax.Array:
+        """By how much the budget or the target is exceeded."""
+        return self.loss(x, d) - d["limit"] if self.kind.by_target else self.log_cost(x, d) - log(d["limit"])
+
+    def constraints(self, x: Any, d: Any) -> jax.Array:
+        """What may not be positive."""
+        found = [self.excess(x, d)]
+        if self.kind.epochs:
+            at = self.inputs(x, d)
+            found.append(log(at.tokens / at.unique_tokens) - log(d["max_epochs"]))
+        return jnp.stack(found)
+
+    def convex(self, low: jax.Array, high: jax.Array, d: Any) -> Any:
+        """Whether all this is known to be convex between the bounds."""
+        loss, cost = (curve(fn, low, high, d).convex for fn in (self.loss, self.log_cost))
+        return jnp.logical_and(loss, cost)  # the logarithm of the epochs is linear
+
+    def optimum(self, data: Any) -> tuple[Allocation, jax.Array]:
+        """The answers to a batch of problems, whose axis is the last one, and how good or cheap the bounds are."""
+        batched = functools.partial(jax.vmap, in_axes=-1, out_axes=-1)
+        names = self.kind.names
+        low, high = (log(jnp.stack([data[f"{side} {name}"] for name in names])) for side in ("lower", "upper"))
+        for j in self.discrete:
+            low = low.at[j].set(self.rounded(j, low[j], up=True))
+            high = high.at[j].set(self.rounded(j, high[j], up=False))
+        convex = batched(self.convex)(low, high, data)
+        point, least = self.search(*lax.stop_gradient((data, low, high)), convex)
+        chosen_low, chosen_high = low, high
+        for j in self.discrete:  # which are now what they are
+            chosen_low, chosen_high = (end.at[j].set(point.x[j]) for end in (chosen_low, chosen_high))
+        point = differentiable(self.problem, data, chosen_low, chosen_low, chosen_high, point)
+        near = self.near(data, point, low, high) if self.kind.within else (jnp.full_like(low, jnp.nan),) * 2
+        about = jnp.where(convex, least, -jnp.inf), convex
+        found = batched(self.answer)(point._asdict(), data, (low, high), near, about)
+        extreme = batched(self.loss)(high, data) if self.kind.by_target else jnp.exp(batched(self.log_cost)(low, data))
+        return found, extreme
+
+    def search(self, data: Any, low: jax.Array, high: jax.Array, convex: jax.Array) -> tuple[Point, jax.Array]:
+        """Optima, and what none can be below if all is convex.
+
+        The first turn starts where the budget or target is met, and if not all is convex, others start elsewhere. For
+        whole numbers, further turns try those around the best real ones.
+        """
+        batched = functools.partial(jax.vmap, in_axes=-1, out_axes=-1)
+        n, batch = low.shape
+        # Directions that fill space evenly (Roberts' sequence), the first of them none.
+        ratios = np.array([[_plastic(n) ** -(j + 1.0)] for j in range(n)], low.dtype)
+        turns = jnp.where(jnp.all(convex), 1, STARTS)
+
+        def better(new: _Found, old: _Found, first: Any) -> _Found:
+            found: _Found = jax.tree.map(lambda a, b: jnp.where(first | (new.value < old.value), a, b), new, old)
+            return found
+
+        def another(i: Any, best: tuple[_Found, _Found]) -> tuple[_Found, _Found]:
+            real, whole = best
+            low_, high_ = low, high
+            for position, j in enumerate(self.discrete):
+                down, up = (self.rounded(j, real.point.x[j], up) for up in (False, True))
+                x = jnp.clip(jnp.where(((i - turns) >> position) & 1, up, down), low[j], high[j])
+                low_, high_ = (end.at[j].set(jnp.where(i < turns, end[j], x)) for end in (low_, high_))
+            offset = (jnp.asarray(ratios) * jnp.where(i < turns, i, 0) + 0.5) % 1 - 0.5
+            start = self.start(data, low_, high_, offset * (high_ - low_))
+            point = search(self.problem, data, start, low_, high_)
+            value = jnp.where(batched(self.feasible)(point.x, data), batched(self.objective)(point.x, data), jnp.inf)
+            found = _Found(point, value, batched(self.bound)(point._asdict(), data, low_, high_))
+            if not self.discrete:
+                return better(found, real, i == 0), whole
+            # No other whole number can be better than both neighbours, where there is but one and all is convex.
+            least = jnp.where(jnp.isfinite(value), found.least, jnp.inf)
+            least = jnp.where(i == turns, least, jnp.minimum(least, whole.least))
+            tried = better(found, whole, i == turns)._replace(least=least)
+            now = better(found, real, i == 0), whole
+            chosen: tuple[_Found, _Found] = jax.tree.map(lambda a, b: jnp.where(i < turns, a, b), now, (real, tried))
+            return chosen
+
+        nothing, number = jnp.zeros_like(low), jnp.zeros(batch, low.dtype)
+        slack = jnp.zeros((1 + self.kind.epochs, batch), low.dtype)
+        none = _Found(
+            Point(nothing, number, nothing, nothing, slack, slack, number.astype(jnp.int32), number > 0), number, number
+        )
+        all_turns = turns + (2 ** len(self.discrete) if self.discrete else 0)
+        real, whole = lax.fori_loop(0, all_turns, another, (none, none))
+        if not self.discrete:
+            return real.point, real.least
+        known = (len(self.discrete) == 1) & jnp.isfinite(whole.least)
+        least = jnp.where(known, jnp.maximum(real.least, whole.least), real.least)
+        return whole.point._replace(steps=real.point.steps + whole.point.steps), least
+
+    def start(self, data: Any, low: jax.Array, high: jax.Array, offset: jax.Array) -> jax.Array:
+        """Inputs between the bounds that are about at the budget or target, in a direction from the middle."""
+        margin = 0.05 * (high - low)
+        middle = (low + high) / 2 + offset
+        reach = jnp.max(high - low, 0)
+        excess = jax.vmap(self.excess, in_axes=-1, out_axes=-1)
+
+        def at(t: jax.Array) -> jax.Array:
+            return jnp.clip(middle + t, low + margin, high - margin)
+
+        def halve(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            a, b = ends
+            over = (excess(at((a + b) / 2), data) > 0) != self.kind.by_target
+            return jnp.where(over, a, (a + b) / 2), jnp.where(over, (a + b) / 2, b)
+
+        a, b = lax.fori_loop(0, 12, halve, (-reach, reach))
+        return jnp.where(low < high, at((a + b) / 2), low)
+
+    def rounded(self, j: int, x: jax.Array, up: bool) -> jax.Array:
+        """The logarithm of the next whole number or power of two; one that is meant but for rounding stays."""
+        turn = jnp.ceil if up else jnp.floor
+        near = (1e-9 if x.dtype == np.float64 else 1e-4) * (-1 if up else 1)
+        if self.kind.names[j] in self.kind.powers_of_two:
+            return turn(x / math.log(2) + near) * math.log(2)
+        return log(turn(jnp.exp(x) * (1 + near)))
+
+    def near(self, data: Any, point: Point, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The range of each unknown where what is minimised exceeds the minimum by no more than is allowed."""
+        n, batch = low.shape
+        best = jax.vmap(self.objective, in_axes=-1, out_axes=-1)(point.x, data)
+        step = log(1 + data["within"]) if self.kind.by_target else data["within"] * jnp.abs(best)
+        directions = jnp.repeat(jnp.concatenate([jnp.eye(n), -jnp.eye(n)]).astype(low.dtype).T, batch, axis=1)
+        many = jax.tree.map(lambda a: jnp.concatenate([a] * 2 * n, -1), {**data, "most": best + step})
+        many["direction"] = directions
+        low_, high_, x = (jnp.concatenate([a] * 2 * n, -1) for a in (low, high, lax.stop_gradient(point.x)))
+
+        def constraints(x: Any, d: Any) -> jax.Array:
+            return jnp.concatenate([self.constraints(x, d), jnp.reshape(self.objective(x, d) - d["most"], 1)])
+
+        margin = 1e-3 * (high_ - low_)
+        start = jnp.where(low_ < high_, jnp.clip(x, low_ + margin, high_ - margin), low_)
+        problem = Problem(lambda x, d: jnp.sum(d["direction"] * x), constraints, (False,) * n)
+        found = solve(problem, many, start, low_, high_)
+        ends = jnp.where(found.converged, jnp.sum(directions * found.x, 0), jnp.nan).reshape(2, n, batch)
+        return jnp.exp(ends[0]), jnp.exp(-ends[1])
+
+    def feasible(self, x: jax.Array, d: Any) -> jax.Array:
+        near = 1e-9 if x.dtype == np.float64 else 1e-4
+        return jnp.all(self.constraints(x, d) <= near)
+
+    def bound(self, point: Any, d: Any, low: jax.Array, high: jax.Array) -> jax.Array:
+        """What is minimised cannot be below this between the bounds, if all is convex.
+
+        That is Lagrange's bound: the minimum of the objective plus multipliers times constraints, without these.
+        """
+        x, z = point["x"], point["z"]
+        lagrangian = lambda x: self.objective(x, d) + jnp.dot(z, self.constraints(x, d))  # noqa: E731
+        value, slope = jax.value_and_grad(lagrangian)(x)
+        ends = jnp.where(low < high, jnp.minimum(slope * (low - x), slope * (high - x)), 0)
+        size = jnp.abs(value) + jnp.sum(jnp.abs(jax.grad(self.objective)(x, d)) * (high - low))
+        found: jax.Array = value + jnp.sum(ends) - 8 * np.finfo(x.dtype).eps * size
+        return found
+
+    def answer(self, point: Any, d: Any, bounds: Any, near: Any, about: Any) -> Allocation:
+        x, (low, high), (least, convex) = point["x"], bounds, about
+        whole = (*self.kind.integers, *self.kind.powers_of_two)
+        inputs = [
+            jnp.round(jnp.exp(x[j])) if name in whole else jnp.exp(x[j]) for j, name in enumerate(self.kind.names)
+        ]
+        feasible = self.feasible(x, d)
+        close = 1e-7 if x.dtype == np.float64 else 1e-4
+        unknown = None if self.kind.within else jnp.full_like(x[0], jnp.nan)
+        return Allocation(
+            inputs=self.record(d, inputs),
+            loss=self.loss(x, d),
+            cost=jnp.exp(self.log_cost(x, d)),
+            multiplier=-point["z"][0],
+            gap=jnp.where(feasible, jnp.maximum(self.objective(x, d) - least, 0), jnp.inf),
+            convex=convex,
+            at_lower=self.record(d, x - low <= close, jnp.zeros((), bool)),
+            at_upper=self.record(d, high - x <= close, jnp.zeros((), bool)),
+            lowest=self.record(d, near[0], unknown),
+            highest=self.record(d, near[1], unknown),
+            steps=point["steps"],
+            converged=point["converged"] & feasible,
+            feasible=feasible,
+        )
+
+
+def _plastic(n: int) -> float:
+    """The root of x**(n + 1) = x + 1."""
+    x = 1.0
+    for _ in range(50):
+        x = (1 + x) ** (1 / (n + 1))
+    return x
