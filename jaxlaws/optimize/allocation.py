@@ -21,7 +21,7 @@ from jax.tree_util import Partial
 from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, record, var, variables
-from jaxlaws.numerics import log
+from jaxlaws.numerics import log, plain
 from jaxlaws.optimize import costs
 from jaxlaws.optimize.batches import columns, filled, in_blocks, record_columns, rows, single
 from jaxlaws.optimize.curvature import curve
@@ -261,7 +261,8 @@ def _search(law: Law, kind: _Kind, shape: tuple[int, ...], arrays: Any, values: 
         coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
     data = {name: columns(value, shape, int(name == "weights")) for name, value in values.items()}
     data |= {"coefs": record_columns(coefs, shape), "inputs": record_columns(inputs, shape)}
-    found: tuple[Allocation, jax.Array] = rows(in_blocks(_Parts(law, kind).optimum, data), shape)
+    with plain():
+        found: tuple[Allocation, jax.Array] = rows(in_blocks(_Parts(law, kind).optimum, data), shape)
     return found
 
 

@@ -1,0 +1,97 @@
+"""What is found out about functions, against their second derivatives and by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlaws as jl
+from jaxlaws.numerics import at_least, log, positive_or, power
+from jaxlaws.optimize.curvature import curve
+
+LOW, HIGH = jnp.array([-1.0, -2.0]), jnp.array([3.0, 2.0])
+
+# Functions of x and y, themselves in LOW to HIGH, and which of convex, concave, log_convex, log_concave are known.
+KNOWN = {
+    "affine": (lambda x, y, c: 2 * x - 3 * y + c, "convex concave"),
+    "sum of powers": (lambda x, y, c: c + 2 * power(jnp.exp(x), -0.3) + jnp.exp(y) ** 2, "convex log_convex"),
+    "less a power": (lambda x, y, c: c - power(jnp.exp(x), -0.3), "concave"),
+    "product of powers": (lambda x, y, c: c * jnp.exp(x) / jnp.exp(y), "convex log_convex log_concave"),
+    "power of a sum": (lambda x, y, c: power(jnp.exp(x) + jnp.exp(y), 0.5), "convex log_convex"),
+    "one over a sum": (lambda x, y, c: power(jnp.exp(x) + jnp.exp(y), -0.5), "log_concave"),
+    "log of a sum": (lambda x, y, c: log(jnp.exp(x) + c), "convex"),
+    "log": (lambda x, y, c: log(x + 2), "concave"),
+    "one over what is positive": (lambda x, y, c: c / (x + 2), "convex log_convex"),
+    "one over what is not": (lambda x, y, c: c / (x + 0.5), ""),
+    "maximum": (lambda x, y, c: jnp.maximum(x, -y), "convex"),
+    "minimum": (lambda x, y, c: jnp.minimum(x, -y), "concave"),
+    "square of what is positive": (lambda x, y, c: (x + 2) ** 2, "convex"),
+    "square of what is not": (lambda x, y, c: x**2, ""),
+    "product": (lambda x, y, c: x * y, ""),
+    "difference of powers": (lambda x, y, c: jnp.exp(x) - jnp.exp(y), ""),
+    "sine": (lambda x, y, c: jnp.sin(x), ""),
+    "floors that are not met": (
+        lambda x, y, c: at_least(jnp.exp(x), 0.1) + positive_or(jnp.exp(y), 0.1),
+        "convex log_convex",
+    ),
+    "a floor that is": (lambda x, y, c: power(at_least(jnp.exp(x), 1.0), 2.0), ""),
+    "a choice by what is known": (
+        lambda x, y, c: jnp.where(c > 1, jnp.exp(x), jnp.sin(y)),
+        "convex log_convex log_concave",
+    ),
+    "root": (lambda x, y, c: jnp.sqrt(x + 2), "concave log_concave"),
+    "jitted": (jax.jit(lambda x, y, c: jnp.exp(x) + c), "convex log_convex"),
+    "a constant": (lambda x, y, c: jnp.exp(c), "convex concave log_convex log_concave"),
+    "a negative factor": (lambda x, y, c: (1 - c) * jnp.exp(x), "concave"),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_of_simple_functions(name):
+    fn, expected = KNOWN[name]
+    found = curve(lambda x, c: fn(*x, c), LOW, HIGH, jnp.float32(2.0))
+    known = [what for what in ("convex", "concave", "log_convex", "log_concave") if np.all(getattr(found, what))]
+    assert known == expected.split()
+    points = np.random.default_rng(0).uniform(LOW, HIGH, (300, 2))
+    with jax.enable_x64(True):
+        value = lambda p: fn(p[0], p[1], 2.0)  # noqa: E731
+        values = jax.vmap(value)(points)
+        assert (values >= found.low - 1e-5).all()
+        assert (values <= found.high + 1e-5).all()
+        for what, sign, f in (
+            ("convex", 1, value),
+            ("concave", -1, value),
+            ("log_convex", 1, lambda p: jnp.log(value(p))),
+            ("log_concave", -1, lambda p: jnp.log(value(p))),
+        ):
+            if what in known:
+                assert (jnp.linalg.eigvalsh(sign * jax.vmap(jax.hessian(f))(points)) >= -1e-9).all()
+
+
+SCALAR = [
+    law for law in jl.laws.values() if not law.output_shape and not any(v.shape for v in jl.variables(law.inputs))
+]
+
+
+@pytest.mark.parametrize("law", SCALAR, ids=lambda law: law.name)
+def test_laws_are_convex_in_log_inputs_where_that_is_claimed(law):
+    """With coefficients of all signs; and with those that are published, it is claimed."""
+    rng = np.random.default_rng(0)
+    group = next(iter(law.groups.values()))
+    n = len(jl.variables(law.inputs))
+    signs = jax.tree.map(lambda c: c * rng.choice([1.0, -1.0, 0.5, 0], 60), group)
+    low, high = jnp.full(n, 1.0), jnp.full(n, 20.0)
+
+    def value(x, c):
+        return law.fn(
+            c, law.inputs(**{v.name: jnp.exp(each) for v, each in zip(jl.variables(law.inputs), x, strict=True)})
+        )
+
+    with jax.enable_x64(True):
+        assert curve(value, low, high, group).convex
+        known = jax.vmap(lambda c: jnp.asarray(curve(value, low, high, c).convex))(signs)
+        points = rng.uniform(1, 20, (40, n))
+        bends = jax.vmap(lambda c: jax.vmap(lambda x: jax.hessian(value)(x, c))(points))(signs)
+        least = jnp.linalg.eigvalsh(bends).min((1, 2)) / (jnp.abs(bends).max((1, 2, 3)) + 1e-300)
+    assert 0 < known.sum() < 60
+    assert (least[known] >= -1e-9).all()
