@@ -64,12 +64,14 @@ SOFTNESS = 1e6  # how much stiffer than the objective an active constraint count
 TO_BOUNDARY = 0.995  # how much of the way to a bound one step may go
 
 
-def solve(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
-    """The optima, from a start strictly between the bounds whose sums are 1, with their derivatives.
+def solve(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array, slack: Any = 0.1) -> Point:
+    """The optima, from a start strictly between the bounds and with at least such slacks, with their derivatives.
+
+    What counts for the sum must sum to 1 at the start.
 
     Bounds that meet are no bounds but constants: such unknowns stay at their start, without multipliers.
     """
-    known = lax.stop_gradient((data, start, lower, upper))
+    known = lax.stop_gradient((data, start, lower, upper, slack))
     return differentiable(problem, data, start, lower, upper, search(problem, *known))
 
 
@@ -84,7 +86,9 @@ def differentiable(
     return point
 
 
-def search(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
+def search(
+    problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array, slack: Any = 0.1
+) -> Point:
     """The optima as `solve` finds them, without derivatives."""
     eps = np.finfo(start.dtype).eps
     fixed = ~(lower < upper)
@@ -94,7 +98,7 @@ def search(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, uppe
     width = jnp.where(fixed, 1, jnp.minimum(upper - lower, 1))
     mu = 0.1 * size * jnp.mean(width, axis=0)
     low, high = _room(start, lower, upper)
-    slack = jnp.maximum(-first.value, 0.1)
+    slack = jnp.maximum(-first.value, slack)
     point = Point(
         x=start,
         y=jnp.zeros_like(size),
@@ -108,7 +112,7 @@ def search(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, uppe
 
     def unfinished(state: tuple[Point, jax.Array, jax.Array]) -> jax.Array:
         point, _, turn = state
-        return (turn < MAX_STEPS) & ~jnp.all(point.converged)
+        return (turn < MAX_STEPS) & jnp.any(~point.converged & (point.steps == turn))  # fewer steps: it is stuck
 
     def advance(state: tuple[Point, jax.Array, jax.Array]) -> tuple[Point, jax.Array, jax.Array]:
         point, sigma, turn = state
@@ -145,9 +149,10 @@ def _evaluate(problem: Problem, x: jax.Array, data: Any) -> _Values:
 
 
 def _room(x: jax.Array, lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How far it is to the bounds, never nothing; 1 where there is none."""
-    tiny = np.finfo(x.dtype).tiny
-    low, high = jnp.maximum(x - lower, tiny), jnp.maximum(upper - x, tiny)
+    """How far it is to the bounds, never nothing (rounding could make it so); 1 where there is none."""
+    eps, tiny = np.finfo(x.dtype).eps, np.finfo(x.dtype).tiny
+    low = jnp.maximum(x - lower, tiny + 0.1 * eps * jnp.abs(lower))
+    high = jnp.maximum(upper - x, tiny + 0.1 * eps * jnp.abs(upper))
     return jnp.where(jnp.isfinite(lower), low, 1), jnp.where(jnp.isfinite(upper), high, 1)
 
 
@@ -180,15 +185,11 @@ def _step(
     # Slacks are not to vanish while constraints are still to be met, or steps become too short to do so.
     mu = jnp.maximum(mu, 0.1 * jnp.max(jnp.abs(short) * jnp.minimum(z, size), 0, initial=0))
 
-    def balance(y: jax.Array, below: jax.Array, above: jax.Array, z: jax.Array) -> jax.Array:
-        found = at.slope - y * on - below + above + jnp.sum(at.jacobian * z[:, None], 0)
-        return jnp.where(fixed, 0, found)
-
-    done = (
-        (products <= enough)
-        & (jnp.max(jnp.abs(balance(y, below, above, z)), 0) <= 64 * enough)
-        & jnp.all(short == 0, 0)
-    )
+    forces = at.jacobian * z[:, None]
+    balance = jnp.where(fixed, 0, at.slope - y * on - below + above + jnp.sum(forces, 0))
+    balanced = jnp.abs(balance) <= 64 * eps**0.75 * (size + jnp.sum(jnp.abs(forces), 0))
+    met = (short == 0) | ((at.value <= 0) & (z * jnp.abs(short) <= enough))
+    done = (products <= enough) & jnp.all(balanced, 0) & jnp.all(met, 0)
 
     diagonal = _bounded(below / low, lower, fixed) + _bounded(above / high, upper, fixed)
     right = -at.slope - jnp.sum(at.jacobian * ((mu + z * short) / slack)[:, None], 0)
@@ -200,12 +201,9 @@ def _step(
     dbelow = _bounded(mu / low - below - below * dx / low, lower, fixed)
     dabove = _bounded(mu / high - above + above * dx / high, upper, fixed)
 
-    primal = jnp.minimum(
-        jnp.minimum(_longest(x - lower, dx), _longest(upper - x, -dx)),
-        _longest(slack, dslack),
-    )
+    primal = jnp.minimum(jnp.minimum(_longest(low, dx), _longest(high, -dx)), _longest(slack, dslack))
     dual = jnp.minimum(jnp.minimum(_longest(below, dbelow), _longest(above, dabove)), _longest(z, dz))
-    new_x, new_slack = x + primal * dx, slack + primal * dslack
+    new_x, new_slack = jnp.clip(x + primal * dx, lower, upper), slack + primal * dslack
     # What a constraint leaves beyond its slack is slack too: that keeps bent constraints from being missed.
     left = -jax.vmap(problem.constraints, in_axes=-1, out_axes=-1)(new_x, data)
     new_slack = jnp.maximum(new_slack, left)
