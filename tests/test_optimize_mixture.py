@@ -240,6 +240,71 @@ def test_constraints_that_exclude_each_other_are_said_to():
     assert np.isinf(best.gap[0])
 
 
+@pytest.mark.parametrize("worst", [False, True])
+def test_ranges_hold_all_mixtures_that_are_nearly_as_good_and_no_more(worst):
+    count = 8
+    options, inside = problems(count, seed=5)
+    names = [list(LAW.groups)[i % 4] for i in range(count)]
+    if worst:
+        del options["weights"], options["sums"], options["sum_lower"], options["sum_upper"]
+        options["targets"] = np.stack([np.asarray(LAW(n, proportions=p)) for n, p in zip(names, inside, strict=True)])
+        options["targets"] *= 0.9
+    else:
+        options["weights"] = 0.5 * options["weights"] + 0.1  # convex
+    within = np.geomspace(0.001, 0.02, count)
+    best = jl.optimize_mixture(LAW, names, **options, within=within)
+    assert (best.lowest <= best.proportions).all()
+    assert (best.highest >= best.proportions).all()
+    assert (best.lowest >= options["lower"] - 1e-12).all()
+    assert (best.highest <= options["upper"] + 1e-12).all()
+    rng = np.random.default_rng(0)
+    found = 0
+    for i in range(count):
+        coefs = LAW.groups[names[i]]
+        lower, upper = options["lower"][i], options["upper"][i]
+
+        def values(p, i=i, coefs=coefs):
+            """What may not be too large: one number, or one for each output."""
+            losses = coefs.intercept + p @ coefs.coef_linear.T + np.log(np.maximum(p, 0) + 1e-6) @ coefs.coef_log.T
+            losses = losses - options["targets"][i] if worst else (losses @ options["weights"][i])[..., None]
+            safe = np.maximum(p, 1e-300)
+            return losses + options["strength"][i] * (safe * np.log(safe / options["prior"][i])).sum(-1)[..., None]
+
+        limit = values(best.proportions[i]).max() + within[i] * abs(best.loss[i])
+
+        def allowed(p, i=i, values=values, limit=limit):
+            """What is left of each constraint."""
+            if worst:
+                return limit - values(p)
+            total = p @ options["sums"].T
+            sides = [options["sum_upper"][i] - total, total - options["sum_lower"][i]]
+            return np.concatenate([limit - values(p), *sides], -1)
+
+        tried = best.proportions[i] + rng.normal(size=(20000, K)) * rng.choice([0.01, 0.1], (20000, 1))
+        tried = tried - (tried.sum(-1, keepdims=True) - 1) / K
+        good = ((tried >= lower) & (tried <= upper)).all(-1) & (allowed(tried) >= 0).all(-1)
+        assert (tried[good] >= best.lowest[i] - 1e-9).all()
+        assert (tried[good] <= best.highest[i] + 1e-9).all()
+        for j in range(K):
+            for sign, extreme in ((1, best.lowest[i, j]), (-1, best.highest[i, j])):
+                run = minimize(
+                    lambda p, j=j, sign=sign: sign * p[j],
+                    best.proportions[i],
+                    method="SLSQP",
+                    bounds=list(zip(lower, upper, strict=True)),
+                    constraints=[
+                        {"type": "eq", "fun": lambda p: p.sum() - 1},
+                        {"type": "ineq", "fun": allowed},
+                    ],
+                    options={"ftol": 1e-14, "maxiter": 300},
+                )
+                right = abs(run.x.sum() - 1) < 1e-9 and (allowed(run.x) > -1e-9).all()
+                assert not right or sign * extreme <= sign * run.x[j] + 1e-6
+                found += right and abs(extreme - run.x[j]) < 1e-5
+    assert found > 0.8 * count * 2 * K
+    assert np.isnan(jl.optimize_mixture(LAW, names[0]).lowest).all()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -251,6 +316,7 @@ def test_constraints_that_exclude_each_other_are_said_to():
         ({"lower": [[0] * 5, [0.5] * 5]}, r"in problem \(1,\): the lower bounds sum to more than 1"),
         ({"strength": -0.1, "prior": [0.2] * 5}, "strength must not be negative"),
         ({"available": 1e9, "budget": 0}, "budget must be positive"),
+        ({"within": 0}, "within must be positive"),
         ({"available": -1, "budget": 1e9}, "available must not be negative"),
         ({"weights": [1, 2]}, r"weights has shape \(2,\); it must end in \(5,\)"),
         ({"sums": [[1, 1, 0]]}, r"sums has shape \(1, 3\); it must end in \(1, 5\)"),

@@ -17,7 +17,7 @@ from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, Var, Vector, record, var, variables
 from jaxlaws.numerics import log
-from jaxlaws.optimize.interior_point import Problem, solve
+from jaxlaws.optimize.interior_point import Point, Problem, solve
 from jaxlaws.optimize.pieces import in_pieces
 
 __all__ = ["Mixture", "optimize_mixture"]
@@ -42,6 +42,8 @@ class Mixture:
     )
     at_lower: Vector = var("whether a proportion is at its lower bound", shape="domain")
     at_upper: Vector = var("whether a proportion is at its upper bound", shape="domain")
+    lowest: Vector = var("least value among mixtures that are nearly as good; NaN without within", shape="domain")
+    highest: Vector = var("largest value among mixtures that are nearly as good; NaN without within", shape="domain")
     epochs: Vector = var("passes over the tokens available; NaN without a budget", shape="domain")
     steps: Scalar = var("steps of the search")
     converged: Scalar = var("whether the search ended at an optimum")
@@ -64,6 +66,7 @@ def optimize_mixture(
     sum_upper: Any = math.inf,
     prior: Any = None,
     strength: Any = 0.0,
+    within: Any = None,
     **inputs: Any,
 ) -> Mixture:
     """The proportions that minimise the loss of a law, for thousands of problems at once.
@@ -87,6 +90,11 @@ def optimize_mixture(
         prior: Proportions to stay close to: `strength` times the Kullback-Leibler divergence from them, in nat, is
             added to what is minimised.
         strength: See `prior`, in units of the loss.
+        within: How far each proportion can move: the result's `lowest` and `highest` are its least and largest value
+            among the mixtures that meet all constraints and whose loss + penalty is above that of the answer by at
+            most `within` times the size of `loss`, such as 0.01; the other proportions are free to move along. Where
+            the problem is not convex, the range can be wider than that, as it is searched for from the answer on. NaN
+            where a search did not converge.
         **inputs: The other inputs of the law, by name.
 
     Returns:
@@ -104,6 +112,9 @@ def optimize_mixture(
         [0.0954 0.0448 0.5    0.1574 0.2024]
         >>> bool(best.converged), bool(best.gap < 1e-10)
         (True, True)
+        >>> near = jl.optimize_mixture(jl.laws["domain_mixture"], "410M", upper=0.5, within=0.005)
+        >>> print(near.lowest.round(4), near.highest.round(4))
+        [0.0097 0.     0.1876 0.0125 0.01  ] [0.3139 0.4316 0.5    0.4689 0.5   ]
     """
     simplex = _simplex_input(law, inputs)
     if (available is None) != (budget is None):
@@ -126,6 +137,7 @@ def optimize_mixture(
         "sum_upper": (sum_upper, (m,)),
         "prior": (1 / k if prior is None else prior, (k,)),
         "strength": (strength, ()),
+        "within": (1.0 if within is None else within, ()),
     }
     values = {name: _filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
     placeholder = np.zeros(
@@ -140,7 +152,7 @@ def optimize_mixture(
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
-        kind = _Kind(targets is not None, prior is not None, budget is not None)
+        kind = _Kind(targets is not None, prior is not None, budget is not None, within is not None)
         search = functools.partial(_search, law, simplex, kind)
         core_ndims = core_ndims_of(arrays), {name: len(core) for name, (_, core) in options.items()}
         found: Mixture = (
@@ -155,6 +167,7 @@ class _Kind(NamedTuple):
     worst: bool
     penalised: bool
     budgeted: bool
+    ranged: bool
 
 
 def _simplex_input(law: Law, inputs: Any) -> Var:
@@ -188,8 +201,9 @@ def _check_bounds(law: Law, values: dict[str, np.ndarray]) -> None:
     for name in ("available", "max_epochs", "prior", "strength"):
         if not (values[name] >= 0).all():
             raise ValueError(f"{law.name}: {name} must not be negative or NaN")
-    if not (values["budget"] > 0).all():
-        raise ValueError(f"{law.name}: budget must be positive")
+    for name in ("budget", "within"):
+        if not (values[name] > 0).all():
+            raise ValueError(f"{law.name}: {name} must be positive")
     low, high = np.broadcast_arrays(*_bounds(values, np))
     problems = {
         "the lower bound of domain {j} is above its upper bound": (low > high).any(-1),
@@ -228,7 +242,7 @@ def _search(law: Law, simplex: Var, kind: _Kind, shape: tuple[int, ...], arrays:
 
     lower, upper = _bounds(values, jnp)
     values = {**values, "lower": lower, "upper": upper}
-    cores = {"budget": 0, "strength": 0, "sums": 2}
+    cores = {"budget": 0, "strength": 0, "within": 0, "sums": 2}
     data = {name: columns(value, cores.get(name, 1)) for name, value in values.items()}
     data |= {"coefs": records(coefs), "inputs": records(inputs)}
     parts = _Parts(law, simplex, kind)
@@ -278,6 +292,12 @@ class _Parts:
         found: jax.Array = d["strength"] * jnp.sum(p * (log(safe) - log(jnp.where(prior > 0, prior, 1))))
         return found
 
+    def value(self, p: jax.Array, d: Any) -> jax.Array:
+        """The loss, or the worst of them, and the penalty."""
+        losses = self.losses(p, d)
+        loss = jnp.max(losses - d["targets"]) if self.kind.worst else jnp.dot(d["weights"], losses)
+        return loss + self.penalty(p, d)
+
     def objective(self, x: jax.Array, d: Any) -> jax.Array:
         """What is minimised: over the proportions, and in search of the least worst output over that as well."""
         if self.kind.worst:
@@ -296,21 +316,65 @@ class _Parts:
 
     def optimum(self, data: Any) -> Mixture:
         """The answers to a batch of problems, whose axis is the last one."""
-        batched = functools.partial(jax.vmap, in_axes=-1, out_axes=-1)
+        start, low, high, fixed = self._box(data)
+        point = self._solve(self.objective, self.constraints, data, start, low, high)
+        found: Mixture = _batched(self._answer)(point._asdict(), data, low, high, fixed)
+        return self._with_ranges(found, data) if self.kind.ranged else found
+
+    def _box(self, data: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Where the search starts, its bounds, and the proportions that cannot move."""
         lower, upper = data["lower"], data["upper"]
         if self.kind.penalised:  # what the prior excludes costs infinitely much
             upper = jnp.where((data["prior"] <= 0) & (data["strength"] > 0), lower, upper)
-        k = lower.shape[0]
         start, fixed = _inside(lower, upper)
-        low, high = jnp.where(fixed, start, lower), jnp.where(fixed, start, upper)
-        x0 = start
+        return start, jnp.where(fixed, start, lower), jnp.where(fixed, start, upper), fixed
+
+    def _solve(
+        self,
+        objective: Callable[[jax.Array, Any], jax.Array],
+        constraints: Callable[[jax.Array, Any], jax.Array],
+        data: Any,
+        start: jax.Array,
+        low: jax.Array,
+        high: jax.Array,
+        slack: Any = 0.1,
+    ) -> Point:
+        """A search over the proportions, and for the least worst output over that as well."""
+        on_simplex = (True,) * start.shape[0] + (False,) * self.kind.worst
         if self.kind.worst:
-            worst = jnp.max(batched(self.losses)(start, data) - data["targets"], 0)
+            worst = jnp.max(_batched(self.losses)(start, data) - data["targets"], 0)
             none = jnp.full_like(worst, jnp.inf)
-            x0, low, high = (jnp.vstack([a, b]) for a, b in ((start, worst + 0.1), (low, -none), (high, none)))
-        on_simplex = (True,) * k + (False,) * self.kind.worst
-        point = solve(Problem(self.objective, self.constraints, on_simplex), data, x0, low, high)
-        return batched(self._answer)(point._asdict(), data, low[:k], high[:k], fixed)
+            start, low, high = (jnp.vstack([a, b]) for a, b in ((start, worst + slack), (low, -none), (high, none)))
+        return solve(Problem(objective, constraints, on_simplex), data, start, low, high, slack)
+
+    def _with_ranges(self, best: Mixture, data: Any) -> Mixture:
+        """Each proportion made as small and as large as can be, as a problem of its own."""
+        middle, low, high, _ = self._box(data)
+        k = middle.shape[0]
+        room = data["within"] * jnp.abs(best.loss)
+        size = jnp.max(jnp.abs(best.losses), 0)
+        data = {**data, "limit": best.loss + best.penalty + room, "size": size}
+        # From strictly between the bounds, with half of the room left.
+        costs = _batched(self.value)(middle, data) - best.loss - best.penalty
+        share = jnp.clip(0.5 * room / jnp.maximum(costs, np.finfo(room.dtype).tiny), 0, 0.5)
+        start = share * middle + (1 - share) * best.proportions
+
+        def objective(x: jax.Array, d: Any) -> jax.Array:
+            return jnp.dot(d["direction"], x[:k])
+
+        def constraints(x: jax.Array, d: Any) -> jax.Array:
+            near = (self.objective(x, d) - d["limit"]) / d["size"]
+            return jnp.append(self.constraints(x, d), near)
+
+        def least(direction: jax.Array) -> jax.Array:
+            d = {**data, "direction": jnp.broadcast_to(direction[:, None], start.shape)}
+            point = self._solve(objective, constraints, d, start, low, high, 0.1 * room / size)
+            value = jnp.minimum(direction @ point.x[:k], direction @ best.proportions)
+            return jnp.where(point.converged & best.converged, value, jnp.nan)
+
+        axes = jnp.eye(k, dtype=start.dtype)
+        found = lax.map(least, jnp.concatenate([axes, -axes]))
+        return dataclasses.replace(best, lowest=found[:k], highest=-found[k:])
 
     def _answer(self, point: Any, d: Any, lower: jax.Array, upper: jax.Array, fixed: jax.Array) -> Mixture:
         k, m = lower.shape[0], d["sum_lower"].shape[0]
@@ -369,6 +433,8 @@ class _Parts:
             output_weights=weights,
             at_lower=at_lower | (fixed & (p - d["lower"] <= near)),
             at_upper=at_upper | (fixed & (d["upper"] - p <= near)),
+            lowest=jnp.full_like(p, jnp.nan),
+            highest=jnp.full_like(p, jnp.nan),
             epochs=epochs,
             steps=point["steps"],
             converged=point["converged"] & feasible,
@@ -380,6 +446,10 @@ class _Parts:
         """How the law changes when one proportion alone goes to the end of its interval."""
         moved = jnp.where(jnp.eye(p.shape[0], dtype=bool), end[None], p[None])
         return jax.vmap(whole)(moved) - whole(p)
+
+
+def _batched(fn: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.vmap(fn, in_axes=-1, out_axes=-1)
 
 
 def _inside(lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
