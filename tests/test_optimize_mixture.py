@@ -240,6 +240,20 @@ def test_constraints_that_exclude_each_other_are_said_to():
     assert np.isinf(best.gap[0])
 
 
+def test_the_unconstrained_answer_is_that_of_a_call_without_constraints():
+    options, _ = problems(8, seed=6)
+    asked = {**options, "available": 1e10, "budget": 2e10, "max_epochs": 1.0}
+    best = jl.optimize_mixture(LAW, "70M", **asked, unconstrained=True)
+    free = {name: options[name] for name in ("weights", "prior", "strength")}
+    alone = jl.optimize_mixture(LAW, "70M", **free)
+    np.testing.assert_allclose(best.unconstrained, alone.proportions, atol=1e-9)
+    np.testing.assert_allclose(best.unconstrained_loss, alone.loss, rtol=1e-9)
+    assert (best.proportions <= 0.5 + 1e-12).all()
+    assert (best.loss + best.penalty > alone.loss + alone.penalty + 1e-6).all()
+    np.testing.assert_allclose(best.proportions, jl.optimize_mixture(LAW, "70M", **asked).proportions, atol=1e-12)
+    assert np.isnan(alone.unconstrained_loss).all()
+
+
 @pytest.mark.parametrize("worst", [False, True])
 def test_ranges_hold_all_mixtures_that_are_nearly_as_good_and_no_more(worst):
     count = 8

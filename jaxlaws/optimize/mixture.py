@@ -44,6 +44,8 @@ class Mixture:
     at_upper: Vector = var("whether a proportion is at its upper bound", shape="domain")
     lowest: Vector = var("least value among mixtures that are nearly as good; NaN without within", shape="domain")
     highest: Vector = var("largest value among mixtures that are nearly as good; NaN without within", shape="domain")
+    unconstrained: Vector = var("the best proportions without any constraints; NaN if not asked for", shape="domain")
+    unconstrained_loss: Scalar = var("their loss; NaN if not asked for", unit="as the outputs of the law")
     epochs: Vector = var("passes over the tokens available; NaN without a budget", shape="domain")
     steps: Scalar = var("steps of the search")
     converged: Scalar = var("whether the search ended at an optimum")
@@ -67,6 +69,7 @@ def optimize_mixture(
     prior: Any = None,
     strength: Any = 0.0,
     within: Any = None,
+    unconstrained: bool = False,
     **inputs: Any,
 ) -> Mixture:
     """The proportions that minimise the loss of a law, for thousands of problems at once.
@@ -95,6 +98,8 @@ def optimize_mixture(
             most `within` times the size of `loss`, such as 0.01; the other proportions are free to move along. Where
             the problem is not convex, the range can be wider than that, as it is searched for from the answer on. NaN
             where a search did not converge.
+        unconstrained: Whether to find also what would be best without bounds, tokens available and sums, for the
+            result's `unconstrained` and `unconstrained_loss`, in twice the time. NaN where that did not converge.
         **inputs: The other inputs of the law, by name.
 
     Returns:
@@ -152,7 +157,7 @@ def optimize_mixture(
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
-        kind = _Kind(targets is not None, prior is not None, budget is not None, within is not None)
+        kind = _Kind(targets is not None, prior is not None, budget is not None, within is not None, unconstrained)
         search = functools.partial(_search, law, simplex, kind)
         core_ndims = core_ndims_of(arrays), {name: len(core) for name, (_, core) in options.items()}
         found: Mixture = (
@@ -168,6 +173,7 @@ class _Kind(NamedTuple):
     penalised: bool
     budgeted: bool
     ranged: bool
+    unconstrained: bool
 
 
 def _simplex_input(law: Law, inputs: Any) -> Var:
@@ -246,7 +252,7 @@ def _search(law: Law, simplex: Var, kind: _Kind, shape: tuple[int, ...], arrays:
     data = {name: columns(value, cores.get(name, 1)) for name, value in values.items()}
     data |= {"coefs": records(coefs), "inputs": records(inputs)}
     parts = _Parts(law, simplex, kind)
-    columns_found = _in_blocks(parts.optimum, data)
+    columns_found = _in_blocks(parts.answer, data)
     found: Mixture = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), columns_found)
     return found
 
@@ -314,12 +320,27 @@ class _Parts:
         worst = self.losses(p, d) - d["targets"] - x[-1] if self.kind.worst else jnp.zeros(0, x.dtype)
         return jnp.concatenate([over, under, worst])
 
-    def optimum(self, data: Any) -> Mixture:
+    def answer(self, data: Any) -> Mixture:
         """The answers to a batch of problems, whose axis is the last one."""
+        if not self.kind.unconstrained:
+            best = self._optimum(data)
+        else:
+            none = {"lower": 0, "upper": 1, "sum_lower": -jnp.inf, "sum_upper": jnp.inf}
+            free = {**data, **{name: jnp.full_like(data[name], bound) for name, bound in none.items()}}
+            both = lax.map(self._optimum, jax.tree.map(lambda a, b: jnp.stack([a, b]), data, free))
+            best, alone = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
+            best = dataclasses.replace(
+                best,
+                unconstrained=jnp.where(alone.converged, alone.proportions, jnp.nan),
+                unconstrained_loss=jnp.where(alone.converged, alone.loss, jnp.nan),
+            )
+        return self._with_ranges(best, data) if self.kind.ranged else best
+
+    def _optimum(self, data: Any) -> Mixture:
         start, low, high, fixed = self._box(data)
         point = self._solve(self.objective, self.constraints, data, start, low, high)
-        found: Mixture = _batched(self._answer)(point._asdict(), data, low, high, fixed)
-        return self._with_ranges(found, data) if self.kind.ranged else found
+        found: Mixture = _batched(self._certified)(point._asdict(), data, low, high, fixed)
+        return found
 
     def _box(self, data: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """Where the search starts, its bounds, and the proportions that cannot move."""
@@ -376,7 +397,8 @@ class _Parts:
         found = lax.map(least, jnp.concatenate([axes, -axes]))
         return dataclasses.replace(best, lowest=found[:k], highest=-found[k:])
 
-    def _answer(self, point: Any, d: Any, lower: jax.Array, upper: jax.Array, fixed: jax.Array) -> Mixture:
+    def _certified(self, point: Any, d: Any, lower: jax.Array, upper: jax.Array, fixed: jax.Array) -> Mixture:
+        """What there is to say of one problem's answer."""
         k, m = lower.shape[0], d["sum_lower"].shape[0]
         p, below, above = (point[name][:k] for name in ("x", "below", "above"))
         over, under, by_output = point["z"][:m], point["z"][m : 2 * m], point["z"][2 * m :]
@@ -435,6 +457,8 @@ class _Parts:
             at_upper=at_upper | (fixed & (d["upper"] - p <= near)),
             lowest=jnp.full_like(p, jnp.nan),
             highest=jnp.full_like(p, jnp.nan),
+            unconstrained=jnp.full_like(p, jnp.nan),
+            unconstrained_loss=jnp.full_like(loss, jnp.nan),
             epochs=epochs,
             steps=point["steps"],
             converged=point["converged"] & feasible,
