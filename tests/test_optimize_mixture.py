@@ -254,6 +254,42 @@ def test_the_unconstrained_answer_is_that_of_a_call_without_constraints():
     assert np.isnan(alone.unconstrained_loss).all()
 
 
+def test_sums_that_are_given():
+    count = 600
+    options, inside = problems(count, seed=7)
+    options["weights"] = 0.5 * options["weights"] + 0.1
+    names = [list(LAW.groups)[i % 4] for i in range(count)]
+    # The third follows from the others, and the last is in other units.
+    rows = np.array([[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1], [2000, 0, 1000, 0, -1000]])
+    total = inside @ rows.T
+    options |= {"sums": rows, "sum_lower": total, "sum_upper": total}
+    best = jl.optimize_mixture(LAW, names, **options)
+    assert best.converged.all()
+    np.testing.assert_allclose(best.proportions @ rows[:3].T, total[:, :3], atol=1e-13)
+    np.testing.assert_allclose(best.proportions @ rows[3], total[:, 3], atol=1e-10)
+    assert (best.gap < 1e-8).mean() > 0.95
+    for i in range(20):
+        expected = by_scipy(
+            LAW.groups[names[i]],
+            inside[i],
+            **one({**options, "sums": rows[[0, 1, 3]]}, i)
+            | {
+                "sum_lower": total[i, [0, 1, 3]],
+                "sum_upper": total[i, [0, 1, 3]],
+            },
+        )
+        assert best.loss[i] + best.penalty[i] <= expected + 1e-9
+    free = {"weights": options["weights"], "sums": rows[[0, 3]]}
+    at = lambda t: jl.optimize_mixture(LAW, names, **free, sum_lower=t, sum_upper=t)  # noqa: E731
+    step = np.array([0, 1e-3])
+    slope = (at(total[:, [0, 3]] + step).loss - at(total[:, [0, 3]] - step).loss) / 2e-3
+    multipliers = at(total[:, [0, 3]]).sum_multipliers[:, 1]
+    assert (multipliers > 0).any()
+    assert (multipliers < 0).any()
+    near = np.isclose(multipliers, slope, atol=1e-8)
+    assert near.mean() > 0.98  # two sides of a bend differ
+
+
 @pytest.mark.parametrize("worst", [False, True])
 def test_ranges_hold_all_mixtures_that_are_nearly_as_good_and_no_more(worst):
     count = 8

@@ -88,7 +88,7 @@ def optimize_mixture(
         budget: Tokens that are trained on in all; with `available`, no domain is used for more than `max_epochs`.
         max_epochs: Passes over the tokens of a domain, at most; a number, or one for each.
         sums: For bounds on sums of proportions, a matrix with a row per sum and a column per domain.
-        sum_lower: Least value of each sum.
+        sum_lower: Least value of each sum; the same as `sum_upper` for a sum that is given.
         sum_upper: Largest value of each sum.
         prior: Proportions to stay close to: `strength` times the Kullback-Leibler divergence from them, in nat, is
             added to what is minimised.
@@ -248,6 +248,11 @@ def _search(law: Law, simplex: Var, kind: _Kind, shape: tuple[int, ...], arrays:
 
     lower, upper = _bounds(values, jnp)
     values = {**values, "lower": lower, "upper": upper}
+    # Sums whose largest coefficient is 1, so that what is left of their bounds is as exact as proportions are.
+    scale = jnp.max(jnp.abs(values["sums"]), -1)
+    scale = lax.stop_gradient(jnp.where(scale > 0, scale, 1))
+    values |= {"sum_scale": scale, "sums": values["sums"] / scale[..., None]}
+    values |= {name: values[name] / scale for name in ("sum_lower", "sum_upper")}
     cores = {"budget": 0, "strength": 0, "within": 0, "sums": 2}
     data = {name: columns(value, cores.get(name, 1)) for name, value in values.items()}
     data |= {"coefs": records(coefs), "inputs": records(inputs)}
@@ -314,9 +319,9 @@ class _Parts:
         """Bounds on sums, and that no output is above the worst one."""
         p = x[:-1] if self.kind.worst else x
         total = d["sums"] @ p
-        # A bound that is none is one that holds by far.
+        # A bound that is none is one that holds by far, as is that from below of a sum that is given.
         over = jnp.where(jnp.isfinite(d["sum_upper"]), total - d["sum_upper"], -1)
-        under = jnp.where(jnp.isfinite(d["sum_lower"]), d["sum_lower"] - total, -1)
+        under = jnp.where(jnp.isfinite(d["sum_lower"]) & ~_given(d), d["sum_lower"] - total, -1)
         worst = self.losses(p, d) - d["targets"] - x[-1] if self.kind.worst else jnp.zeros(0, x.dtype)
         return jnp.concatenate([over, under, worst])
 
@@ -366,6 +371,10 @@ class _Parts:
             worst = jnp.max(_batched(self.losses)(start, data) - data["targets"], 0)
             none = jnp.full_like(worst, jnp.inf)
             start, low, high = (jnp.vstack([a, b]) for a, b in ((start, worst + slack), (low, -none), (high, none)))
+        values = jax.eval_shape(_batched(constraints), start, data)
+        slack = jnp.broadcast_to(slack, values.shape).astype(values.dtype)
+        m = data["sum_upper"].shape[0]
+        slack = slack.at[:m].set(jnp.where(_given(data), 0, slack[:m]))  # equations
         return solve(Problem(objective, constraints, on_simplex), data, start, low, high, slack)
 
     def _with_ranges(self, best: Mixture, data: Any) -> Mixture:
@@ -421,7 +430,7 @@ class _Parts:
         slope = jax.grad(self.penalty)(p, d) + d["sums"].T @ (over - under) - point["y"]
         law_slope = jax.grad(whole)(p)
         least = _least_change(slope + law_slope, p, lower, upper)
-        sums_left = jnp.where(over > 0, over * (d["sum_upper"] - total), 0) + jnp.where(
+        sums_left = jnp.where(over != 0, over * (d["sum_upper"] - total), 0) + jnp.where(
             under > 0, under * (total - d["sum_lower"]), 0
         )
         left = jnp.sum(sums_left) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
@@ -451,7 +460,7 @@ class _Parts:
             gap=jnp.where(feasible, jnp.maximum(gap, 0) + rounding, jnp.inf),
             lower_multipliers=jnp.where(fixed, jnp.maximum(rest, 0), below),
             upper_multipliers=jnp.where(fixed, jnp.minimum(rest, 0), -above),
-            sum_multipliers=under - over,
+            sum_multipliers=(under - over) / d["sum_scale"],
             output_weights=weights,
             at_lower=at_lower | (fixed & (p - d["lower"] <= near)),
             at_upper=at_upper | (fixed & (d["upper"] - p <= near)),
@@ -474,6 +483,12 @@ class _Parts:
 
 def _batched(fn: Callable[..., Any]) -> Callable[..., Any]:
     return jax.vmap(fn, in_axes=-1, out_axes=-1)
+
+
+def _given(d: Any) -> jax.Array:
+    """Which sums have but one value that they may have."""
+    apart: jax.Array = jnp.abs(d["sum_upper"] - d["sum_lower"])
+    return apart <= 8 * np.finfo(d["sum_upper"].dtype).eps
 
 
 def _inside(lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
