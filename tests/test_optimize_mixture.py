@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 import jaxlaws as jl
 
@@ -233,11 +233,45 @@ def test_one_domain_pinned_changes_the_loss_as_its_multiplier_says():
     np.testing.assert_allclose(best.lower_multipliers[0] + best.upper_multipliers[0], slope, atol=1e-7)
 
 
-def test_constraints_that_exclude_each_other_are_said_to():
+def test_constraints_that_exclude_each_other_are_named():
     best = jl.optimize_mixture(LAW, "70M", sums=[[1, 1, 0, 0, 0]], sum_lower=[[0.3], [0.1]], sum_upper=0.2)
     assert best.feasible.tolist() == [False, True]
     assert best.converged.tolist() == [False, True]
+    assert best.conflicting.tolist() == [[True], [False]]
     assert np.isinf(best.gap[0])
+    rows = [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0], [10, 10, 0, 0, 0]]
+    lower = [[0.6, 0.5, 0.1, 0], [0.6, 0.3, 0.1, 0], [0.6, -np.inf, 0.1, 0], [0.2, 0, 0.4, -np.inf], [0.5] * 3 + [5]]
+    upper = [[1, 1, 1, 9], [1, 1, 1, 5], [1, 1, 1, np.inf], [0.5, 1, 1, np.inf], [0.5] * 3 + [5]]
+    best = jl.optimize_mixture(LAW, "70M", sums=rows, sum_lower=lower, sum_upper=upper, upper=[0.3, 1, 1, 1, 1])
+    assert best.feasible.tolist() == [False, False, True, False, False]
+    assert best.conflicting.astype(int).tolist() == [
+        [1, 1, 0, 0],  # more than there is
+        [1, 0, 0, 1],  # each other
+        [0, 0, 0, 0],
+        [0, 0, 1, 0],  # the bound of the domain
+        [0, 0, 1, 0],
+    ]
+
+
+def test_what_is_named_is_a_contradiction_and_none_without_it():
+    rng = np.random.default_rng(0)
+    count, m = 100, 4
+    rows = rng.choice([0.0, 0, 1, 1, -1], (count, m, K))
+    total = np.einsum("bij,bj->bi", rows, rng.dirichlet(np.ones(K), count))
+    lower = total + rng.uniform(-0.5, 0.3, total.shape)
+    upper = lower + rng.uniform(0, 0.4, total.shape)
+    best = jl.optimize_mixture(LAW, "70M", sums=rows, sum_lower=lower, sum_upper=upper)
+
+    def possible(i, which):
+        sides = np.concatenate([rows[i, which], -rows[i, which]])
+        bounds = np.concatenate([upper[i, which], -lower[i, which]])
+        return linprog(np.zeros(K), sides, bounds, np.ones((1, K)), [1.0], bounds=(0, 1)).status == 0
+
+    assert 0.2 < best.feasible.mean() < 0.8
+    for i in range(count):
+        assert possible(i, np.ones(m, bool)) == best.feasible[i]
+        if not best.feasible[i]:
+            assert not possible(i, best.conflicting[i])
 
 
 def test_the_unconstrained_answer_is_that_of_a_call_without_constraints():

@@ -50,6 +50,7 @@ class Mixture:
     steps: Scalar = var("steps of the search")
     converged: Scalar = var("whether the search ended at an optimum")
     feasible: Scalar = var("whether all constraints hold")
+    conflicting: Vector = var("whether a sum's bounds contradict those of others or of the domains", shape="sum")
 
 
 def optimize_mixture(
@@ -105,7 +106,7 @@ def optimize_mixture(
     Returns:
         A record, whose `gap` says how far the answer can be from the best there is: 0 or a little more for a convex
         problem, infinity where nothing is known. Look at `converged` and `feasible`, which are false where the search
-        did not end or where constraints contradict each other.
+        did not end or where constraints contradict each other; `conflicting` tells then which sums take part.
 
     Raises:
         ValueError: For shapes that do not fit, and for bounds that leave no mixture.
@@ -330,8 +331,8 @@ class _Parts:
         if not self.kind.unconstrained:
             best = self._optimum(data)
         else:
-            none = {"lower": 0, "upper": 1, "sum_lower": -jnp.inf, "sum_upper": jnp.inf}
-            free = {**data, **{name: jnp.full_like(data[name], bound) for name, bound in none.items()}}
+            bounds = {"lower": 0, "upper": 1, "sum_lower": -jnp.inf, "sum_upper": jnp.inf}
+            free = {**data, **{name: jnp.full_like(data[name], bound) for name, bound in bounds.items()}}
             both = lax.map(self._optimum, jax.tree.map(lambda a, b: jnp.stack([a, b]), data, free))
             best, alone = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
             best = dataclasses.replace(
@@ -339,7 +340,36 @@ class _Parts:
                 unconstrained=jnp.where(alone.converged, alone.proportions, jnp.nan),
                 unconstrained_loss=jnp.where(alone.converged, alone.loss, jnp.nan),
             )
-        return self._with_ranges(best, data) if self.kind.ranged else best
+        if self.kind.ranged:
+            best = self._with_ranges(best, data)
+        if best.conflicting.size:
+            none = jnp.all(best.feasible)
+            conflicting = lax.cond(none, lambda _: jnp.zeros_like(best.conflicting), self._conflicting, data)
+            best = dataclasses.replace(best, conflicting=conflicting & ~best.feasible)
+        return best
+
+    def _conflicting(self, data: Any) -> jax.Array:
+        """The sums whose bounds would have to give way: those with a price where as little as can be is amiss."""
+        start, low, high, _ = self._box(data)
+        k, m = start.shape[0], data["sum_upper"].shape[0]
+
+        def amiss(x: jax.Array, d: Any) -> jax.Array:
+            return jnp.sum(x[k:])
+
+        def constraints(x: jax.Array, d: Any) -> jax.Array:
+            total = d["sums"] @ x[:k]
+            sides = (total - d["sum_upper"], d["sum_lower"] - total)
+            return jnp.concatenate([jnp.where(jnp.isfinite(side), side - x[k:], -1) for side in sides])
+
+        nothing, anything = jnp.zeros((m, start.shape[1]), start.dtype), jnp.full((m, start.shape[1]), jnp.inf)
+        problem = Problem(amiss, constraints, (True,) * k + (False,) * m)
+        start, low, high = (jnp.vstack(pair) for pair in ((start, nothing + 1), (low, nothing), (high, anything)))
+        point = solve(problem, data, start, low, high)
+        near = _near(start.dtype)
+        over, under = point.z[:m], point.z[m:]
+        price = jnp.where(_given(data), jnp.abs(over - under), over + under)
+        found: jax.Array = (price > near**0.5) & (jnp.sum(point.x[k:], 0) > near)
+        return found
 
     def _optimum(self, data: Any) -> Mixture:
         start, low, high, fixed = self._box(data)
@@ -412,7 +442,7 @@ class _Parts:
         p, below, above = (point[name][:k] for name in ("x", "below", "above"))
         over, under, by_output = point["z"][:m], point["z"][m : 2 * m], point["z"][2 * m :]
         weights = by_output / jnp.maximum(jnp.sum(by_output), 1e-30) if self.kind.worst else d["weights"]
-        near = 1e-9 if p.dtype == np.float64 else 1e-5
+        near = _near(p.dtype)
         at_lower, at_upper = (p - lower <= near) & (below > 0), (upper - p <= near) & (above > 0)
         # To the bounds themselves; that could break bounds on sums by as little, and a penalty has no slope at 0.
         if not m and not self.kind.penalised:
@@ -472,6 +502,7 @@ class _Parts:
             steps=point["steps"],
             converged=point["converged"] & feasible,
             feasible=feasible,
+            conflicting=jnp.zeros(m, bool),
         )
 
     @staticmethod
@@ -485,10 +516,15 @@ def _batched(fn: Callable[..., Any]) -> Callable[..., Any]:
     return jax.vmap(fn, in_axes=-1, out_axes=-1)
 
 
+def _near(dtype: Any) -> float:
+    """By how much constraints may be missed."""
+    return 1e-9 if dtype == np.float64 else 1e-5
+
+
 def _given(d: Any) -> jax.Array:
     """Which sums have but one value that they may have."""
-    apart: jax.Array = jnp.abs(d["sum_upper"] - d["sum_lower"])
-    return apart <= 8 * np.finfo(d["sum_upper"].dtype).eps
+    found: jax.Array = jnp.abs(d["sum_upper"] - d["sum_lower"]) <= 8 * np.finfo(d["sum_upper"].dtype).eps
+    return found
 
 
 def _inside(lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
