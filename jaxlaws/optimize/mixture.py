@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from jax import lax
 from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Var, variables
-from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
+from jaxlaws.optimize.branch import best_of_all, doubtful
+from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts, in_blocks
 from jaxlaws.optimize.pieces import in_pieces
 
 __all__ = ["Mixture", "optimize_mixture"]
@@ -126,12 +128,38 @@ def optimize_mixture(
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
-        kind = Kind(targets is not None, prior is not None, budget is not None, within is not None, unconstrained)
-        search = functools.partial(_search, law, simplex, kind)
-        core_ndims = core_ndims_of(arrays), {name: len(core) for name, (_, core) in options.items()}
-        found: Mixture = (
-            search(shape, arrays, values) if traced else in_pieces(search, shape, (arrays, values), core_ndims, dtype)
-        )
+        kind = Kind(targets is not None, prior is not None, budget is not None)
+
+        option_axes = {name: len(core) for name, (_, core) in options.items()}
+        result_axes = Mixture(**{v.name: len(v.shape) for v in variables(Mixture)})
+
+        def run(step: Callable[..., Mixture], values: Any, *found: Mixture) -> Mixture:
+            program = functools.partial(_run, step, law, simplex, kind)
+            given = (arrays, values, *found)
+            axes = (core_ndims_of(arrays), option_axes, *[result_axes for _ in found])
+            result: Mixture = program(shape, *given) if traced else in_pieces(program, shape, given, axes, dtype)
+            return result
+
+        def best(values: Any) -> Mixture:
+            found = run(_optimum, values)
+            if law.curvature == "separable" and not kind.worst and (traced or bool(jnp.any(doubtful(found)))):
+                found = run(best_of_all, values, found)
+            return found
+
+        found = best(values)
+        if within is not None:
+            found = run(_with_ranges, values, found)
+        if m and (traced or not bool(jnp.all(found.feasible))):
+            found = run(_with_conflicts, values, found)
+        if unconstrained:
+            bounds = {"lower": 0, "upper": 1, "available": jnp.inf, "max_epochs": 1}
+            bounds |= {"sum_lower": -jnp.inf, "sum_upper": jnp.inf}
+            free = best({**values, **{name: jnp.full_like(values[name], bound) for name, bound in bounds.items()}})
+            found = dataclasses.replace(
+                found,
+                unconstrained=jnp.where(free.converged[..., None], free.proportions, jnp.nan),
+                unconstrained_loss=jnp.where(free.converged, free.loss, jnp.nan),
+            )
         return jax.tree.map(np.asarray, found) if switched else found  # JAX at 32 bits cannot go on with float64
 
 
@@ -191,8 +219,18 @@ def _bounds(values: Any, xp: Any) -> tuple[Any, Any]:
     return values["lower"], xp.minimum(values["upper"], share)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _search(law: Law, simplex: Var, kind: Kind, shape: tuple[int, ...], arrays: Any, values: Any) -> Mixture:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _run(
+    step: Callable[..., Mixture],
+    law: Law,
+    simplex: Var,
+    kind: Kind,
+    shape: tuple[int, ...],
+    arrays: Any,
+    values: Any,
+    *found: Mixture,
+) -> Mixture:
+    """One step of the search, for all problems: a compiled program."""
     coefs, ids, inputs, _ = arrays
     if ids is not None:
         coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
@@ -215,27 +253,21 @@ def _search(law: Law, simplex: Var, kind: Kind, shape: tuple[int, ...], arrays: 
     cores = {"budget": 0, "strength": 0, "within": 0, "sums": 2}
     data = {name: columns(value, cores.get(name, 1)) for name, value in values.items()}
     data |= {"coefs": records(coefs), "inputs": records(inputs)}
-    parts = Parts(law, simplex, kind)
-    columns_found = _in_blocks(parts.answer, data)
-    found: Mixture = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), columns_found)
+    result = step(Parts(law, simplex, kind), data, *map(records, found))
+    result = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), result)
+    return result
+
+
+def _optimum(parts: Parts, data: Any) -> Mixture:
+    found: Mixture = in_blocks(parts.optimum, data)
     return found
 
 
-BLOCK = 256  # problems that are solved together: they stay in the cache, and few wait for the one that takes longest
+def _with_ranges(parts: Parts, data: Any, found: Mixture) -> Mixture:
+    result: Mixture = in_blocks(lambda both: parts.with_ranges(*both), (data, found))
+    return result
 
 
-def _in_blocks(fn: Callable[[Any], Any], data: Any) -> Any:
-    """`fn(data)` along the last axis of all arrays, block by block."""
-    count = jax.tree.leaves(data)[0].shape[-1]
-    blocks = -(-count // BLOCK)
-    if blocks <= 1:
-        return fn(data)
-
-    def cut(x: jax.Array) -> jax.Array:
-        padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * BLOCK - count))
-        return jnp.moveaxis(jnp.concatenate([x, padding], -1).reshape(*x.shape[:-1], blocks, BLOCK), -2, 0)
-
-    def join(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * BLOCK)[..., :count]
-
-    return jax.tree.map(join, lax.map(fn, jax.tree.map(cut, data)))
+def _with_conflicts(parts: Parts, data: Any, found: Mixture) -> Mixture:
+    conflicting: jax.Array = in_blocks(parts.conflicting, data)
+    return dataclasses.replace(found, conflicting=conflicting & ~found.feasible)

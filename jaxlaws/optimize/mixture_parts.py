@@ -16,7 +16,7 @@ from jaxlaws.law import Law, Scalar, Var, Vector, record, var
 from jaxlaws.numerics import log
 from jaxlaws.optimize.interior_point import Point, Problem, solve
 
-__all__ = ["Kind", "Mixture", "Parts"]
+__all__ = ["Kind", "Mixture", "Parts", "batched", "in_blocks", "inside"]
 
 
 @record
@@ -55,8 +55,6 @@ class Kind(NamedTuple):
     worst: bool
     penalised: bool
     budgeted: bool
-    ranged: bool
-    unconstrained: bool
 
 
 class Parts:
@@ -86,6 +84,21 @@ class Parts:
         loss = jnp.max(losses - d["targets"]) if self.kind.worst else jnp.dot(d["weights"], losses)
         return loss + self.penalty(p, d)
 
+    def weighted(self, p: jax.Array, d: Any) -> jax.Array:
+        """The weighted sum of the losses."""
+        return jnp.dot(d["weights"], self.losses(p, d))
+
+    def duality(
+        self, slope: jax.Array, p: jax.Array, y: jax.Array, z: jax.Array, d: Any, low: jax.Array, high: jax.Array
+    ) -> jax.Array:
+        """Lagrange's bound for a convex function with this slope: by how much less than here it can be at most."""
+        m = d["sum_lower"].shape[0]
+        over, under = z[:m], z[m : 2 * m]
+        total = d["sums"] @ p
+        left = jnp.where(over != 0, over * (d["sum_upper"] - total), 0)
+        left += jnp.where(under > 0, under * (total - d["sum_lower"]), 0)
+        return jnp.sum(_least_change(slope + d["sums"].T @ (over - under) - y, p, low, high)) - jnp.sum(left)
+
     def objective(self, x: jax.Array, d: Any) -> jax.Array:
         """What is minimised: over the proportions, and in search of the least worst output over that as well."""
         if self.kind.worst:
@@ -102,31 +115,9 @@ class Parts:
         worst = self.losses(p, d) - d["targets"] - x[-1] if self.kind.worst else jnp.zeros(0, x.dtype)
         return jnp.concatenate([over, under, worst])
 
-    def answer(self, data: Any) -> Mixture:
-        """The answers to a batch of problems, whose axis is the last one."""
-        if not self.kind.unconstrained:
-            best = self._optimum(data)
-        else:
-            bounds = {"lower": 0, "upper": 1, "sum_lower": -jnp.inf, "sum_upper": jnp.inf}
-            free = {**data, **{name: jnp.full_like(data[name], bound) for name, bound in bounds.items()}}
-            both = lax.map(self._optimum, jax.tree.map(lambda a, b: jnp.stack([a, b]), data, free))
-            best, alone = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
-            best = dataclasses.replace(
-                best,
-                unconstrained=jnp.where(alone.converged, alone.proportions, jnp.nan),
-                unconstrained_loss=jnp.where(alone.converged, alone.loss, jnp.nan),
-            )
-        if self.kind.ranged:
-            best = self._with_ranges(best, data)
-        if best.conflicting.size:
-            none = jnp.all(best.feasible)
-            conflicting = lax.cond(none, lambda _: jnp.zeros_like(best.conflicting), self._conflicting, data)
-            best = dataclasses.replace(best, conflicting=conflicting & ~best.feasible)
-        return best
-
-    def _conflicting(self, data: Any) -> jax.Array:
+    def conflicting(self, data: Any) -> jax.Array:
         """The sums whose bounds would have to give way: those with a price where as little as can be is amiss."""
-        start, low, high, _ = self._box(data)
+        start, low, high, _ = self.box(data)
         k, m = start.shape[0], data["sum_upper"].shape[0]
 
         def amiss(x: jax.Array, d: Any) -> jax.Array:
@@ -147,21 +138,28 @@ class Parts:
         found: jax.Array = (price > near**0.5) & (jnp.sum(point.x[k:], 0) > near)
         return found
 
-    def _optimum(self, data: Any) -> Mixture:
-        start, low, high, fixed = self._box(data)
-        point = self._solve(self.objective, self.constraints, data, start, low, high)
-        found: Mixture = _batched(self._certified)(point._asdict(), data, low, high, fixed)
+    def optimum(self, data: Any) -> Mixture:
+        """An optimum of each problem: the best where it is convex."""
+        _, low, high, _ = self.box(data)
+        return self.optimum_between(data, low, high)
+
+    def optimum_between(self, data: Any, low: jax.Array, high: jax.Array) -> Mixture:
+        """An optimum of each problem between bounds that may be narrower than its own."""
+        start, fixed = inside(low, high)
+        low, high = jnp.where(fixed, start, low), jnp.where(fixed, start, high)
+        point = self.solve(self.objective, self.constraints, data, start, low, high)
+        found: Mixture = batched(self._certified)(point._asdict(), data, low, high, fixed)
         return found
 
-    def _box(self, data: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def box(self, data: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """Where the search starts, its bounds, and the proportions that cannot move."""
         lower, upper = data["lower"], data["upper"]
         if self.kind.penalised:  # what the prior excludes costs infinitely much
             upper = jnp.where((data["prior"] <= 0) & (data["strength"] > 0), lower, upper)
-        start, fixed = _inside(lower, upper)
+        start, fixed = inside(lower, upper)
         return start, jnp.where(fixed, start, lower), jnp.where(fixed, start, upper), fixed
 
-    def _solve(
+    def solve(
         self,
         objective: Callable[[jax.Array, Any], jax.Array],
         constraints: Callable[[jax.Array, Any], jax.Array],
@@ -174,24 +172,24 @@ class Parts:
         """A search over the proportions, and for the least worst output over that as well."""
         on_simplex = (True,) * start.shape[0] + (False,) * self.kind.worst
         if self.kind.worst:
-            worst = jnp.max(_batched(self.losses)(start, data) - data["targets"], 0)
+            worst = jnp.max(batched(self.losses)(start, data) - data["targets"], 0)
             none = jnp.full_like(worst, jnp.inf)
             start, low, high = (jnp.vstack([a, b]) for a, b in ((start, worst + slack), (low, -none), (high, none)))
-        values = jax.eval_shape(_batched(constraints), start, data)
+        values = jax.eval_shape(batched(constraints), start, data)
         slack = jnp.broadcast_to(slack, values.shape).astype(values.dtype)
         m = data["sum_upper"].shape[0]
         slack = slack.at[:m].set(jnp.where(_given(data), 0, slack[:m]))  # equations
         return solve(Problem(objective, constraints, on_simplex), data, start, low, high, slack)
 
-    def _with_ranges(self, best: Mixture, data: Any) -> Mixture:
+    def with_ranges(self, data: Any, best: Mixture) -> Mixture:
         """Each proportion made as small and as large as can be, as a problem of its own."""
-        middle, low, high, _ = self._box(data)
+        middle, low, high, _ = self.box(data)
         k = middle.shape[0]
         room = data["within"] * jnp.abs(best.loss)
         size = jnp.max(jnp.abs(best.losses), 0)
         data = {**data, "limit": best.loss + best.penalty + room, "size": size}
         # From strictly between the bounds, with half of the room left.
-        costs = _batched(self.value)(middle, data) - best.loss - best.penalty
+        costs = batched(self.value)(middle, data) - best.loss - best.penalty
         share = jnp.clip(0.5 * room / jnp.maximum(costs, np.finfo(room.dtype).tiny), 0, 0.5)
         start = share * middle + (1 - share) * best.proportions
 
@@ -204,7 +202,7 @@ class Parts:
 
         def least(direction: jax.Array) -> jax.Array:
             d = {**data, "direction": jnp.broadcast_to(direction[:, None], start.shape)}
-            point = self._solve(objective, constraints, d, start, low, high, 0.1 * room / size)
+            point = self.solve(objective, constraints, d, start, low, high, 0.1 * room / size)
             value = jnp.minimum(direction @ point.x[:k], direction @ best.proportions)
             return jnp.where(point.converged & best.converged, value, jnp.nan)
 
@@ -288,7 +286,28 @@ class Parts:
         return jax.vmap(whole)(moved) - whole(p)
 
 
-def _batched(fn: Callable[..., Any]) -> Callable[..., Any]:
+BLOCK = 256  # problems that are solved together: they stay in the cache, and few wait for the one that takes longest
+
+
+def in_blocks(fn: Callable[[Any], Any], data: Any, size: int = BLOCK) -> Any:
+    """`fn(data)` along the last axis of all arrays, block by block."""
+    count = jax.tree.leaves(data)[0].shape[-1]
+    blocks = -(-count // size)
+    if blocks <= 1:
+        return fn(data)
+
+    def cut(x: jax.Array) -> jax.Array:
+        padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * size - count))
+        return jnp.moveaxis(jnp.concatenate([x, padding], -1).reshape(*x.shape[:-1], blocks, size), -2, 0)
+
+    def join(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * size)[..., :count]
+
+    return jax.tree.map(join, lax.map(fn, jax.tree.map(cut, data)))
+
+
+def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` of a batch of problems, whose axis is the last one."""
     return jax.vmap(fn, in_axes=-1, out_axes=-1)
 
 
@@ -303,7 +322,7 @@ def _given(d: Any) -> jax.Array:
     return found
 
 
-def _inside(lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
+def inside(lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Proportions strictly between the bounds, and which of them cannot be anything else."""
     width = upper - lower
     room = 1 - jnp.sum(lower, 0)
