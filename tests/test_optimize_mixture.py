@@ -274,6 +274,7 @@ def test_constraints_that_exclude_each_other_are_named():
     assert best.converged.tolist() == [False, True]
     assert best.conflicting.tolist() == [[True], [False]]
     assert np.isinf(best.gap[0])
+    assert jl.optimize_mixture(LAW, "70M", sums=[[1, 1, 0, 0, 0]], sum_upper=0.2).gap < 1e-10
     rows = [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0], [10, 10, 0, 0, 0]]
     lower = [[0.6, 0.5, 0.1, 0], [0.6, 0.3, 0.1, 0], [0.6, -np.inf, 0.1, 0], [0.2, 0, 0.4, -np.inf], [0.5] * 3 + [5]]
     upper = [[1, 1, 1, 9], [1, 1, 1, 5], [1, 1, 1, np.inf], [0.5, 1, 1, np.inf], [0.5] * 3 + [5]]

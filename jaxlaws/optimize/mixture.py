@@ -253,8 +253,8 @@ def _run(
     cores = {"budget": 0, "strength": 0, "within": 0, "sums": 2}
     data = {name: columns(value, cores.get(name, 1)) for name, value in values.items()}
     data |= {"coefs": records(coefs), "inputs": records(inputs)}
-    result = step(Parts(law, simplex, kind), data, *map(records, found))
-    result = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), result)
+    stepped = step(Parts(law, simplex, kind), data, *map(records, found))
+    result: Mixture = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), stepped)
     return result
 
 

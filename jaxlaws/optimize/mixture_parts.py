@@ -92,12 +92,9 @@ class Parts:
         self, slope: jax.Array, p: jax.Array, y: jax.Array, z: jax.Array, d: Any, low: jax.Array, high: jax.Array
     ) -> jax.Array:
         """Lagrange's bound for a convex function with this slope: by how much less than here it can be at most."""
-        m = d["sum_lower"].shape[0]
-        over, under = z[:m], z[m : 2 * m]
-        total = d["sums"] @ p
-        left = jnp.where(over != 0, over * (d["sum_upper"] - total), 0)
-        left += jnp.where(under > 0, under * (total - d["sum_lower"]), 0)
-        return jnp.sum(_least_change(slope + d["sums"].T @ (over - under) - y, p, low, high)) - jnp.sum(left)
+        over, under = _prices(z, d)
+        left = _left(over, under, p, d)
+        return jnp.sum(_least_change(slope + d["sums"].T @ (over - under) - y, p, low, high)) - left
 
     def objective(self, x: jax.Array, d: Any) -> jax.Array:
         """What is minimised: over the proportions, and in search of the least worst output over that as well."""
@@ -214,7 +211,7 @@ class Parts:
         """What there is to say of one problem's answer."""
         k, m = lower.shape[0], d["sum_lower"].shape[0]
         p, below, above = (point[name][:k] for name in ("x", "below", "above"))
-        over, under, by_output = point["z"][:m], point["z"][m : 2 * m], point["z"][2 * m :]
+        (over, under), by_output = _prices(point["z"], d), point["z"][2 * m :]
         weights = by_output / jnp.maximum(jnp.sum(by_output), 1e-30) if self.kind.worst else d["weights"]
         near = _near(p.dtype)
         at_lower, at_upper = (p - lower <= near) & (below > 0), (upper - p <= near) & (above > 0)
@@ -234,10 +231,7 @@ class Parts:
         slope = jax.grad(self.penalty)(p, d) + d["sums"].T @ (over - under) - point["y"]
         law_slope = jax.grad(whole)(p)
         least = _least_change(slope + law_slope, p, lower, upper)
-        sums_left = jnp.where(over != 0, over * (d["sum_upper"] - total), 0) + jnp.where(
-            under > 0, under * (total - d["sum_lower"]), 0
-        )
-        left = jnp.sum(sums_left) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
+        left = _left(over, under, p, d) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
         known = jnp.ones((), bool)
         if self.law.curvature == "separable":
             bend = jnp.diag(jax.hessian(whole)(p))
@@ -314,6 +308,20 @@ def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
 def _near(dtype: Any) -> float:
     """By how much constraints may be missed."""
     return 1e-9 if dtype == np.float64 else 1e-5
+
+
+def _prices(z: jax.Array, d: Any) -> tuple[jax.Array, jax.Array]:
+    """The multipliers of the upper and lower bounds of sums, 0 for those that are none."""
+    m = d["sum_lower"].shape[0]
+    over = jnp.where(jnp.isfinite(d["sum_upper"]), z[:m], 0)
+    return over, jnp.where(jnp.isfinite(d["sum_lower"]) & ~_given(d), z[m : 2 * m], 0)
+
+
+def _left(over: jax.Array, under: jax.Array, p: jax.Array, d: Any) -> jax.Array:
+    """What the bounds on sums leave, at their prices."""
+    total = d["sums"] @ p
+    left = jnp.where(over != 0, over * (d["sum_upper"] - total), 0)
+    return jnp.sum(left + jnp.where(under != 0, under * (total - d["sum_lower"]), 0))
 
 
 def _given(d: Any) -> jax.Array:
