@@ -192,7 +192,7 @@ def _step(
 
     forces = at.jacobian * z[:, None]
     balance = jnp.where(fixed, 0, at.slope - y * on - below + above + jnp.sum(forces, 0))
-    balanced = jnp.abs(balance) <= 64 * eps**0.75 * (size + jnp.sum(jnp.abs(forces), 0))
+    balanced = jnp.abs(balance) <= 64 * eps**0.75 * (size + jnp.abs(at.slope) + jnp.sum(jnp.abs(forces), 0))
     met = (short == 0) | (~equal & (at.value <= 0) & (z * jnp.abs(short) <= enough))
     done = (products <= enough) & jnp.all(balanced, 0) & jnp.all(met, 0)
 
