@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 import jaxlaws as jl
 
@@ -82,10 +82,45 @@ def test_never_worse_than_scipy_and_never_too_sure():
         assert value[i] - best.gap[i] <= expected + 1e-12
         compared += np.isfinite(expected)
     assert compared > count / 2
-    bends = np.einsum("bi,bij->bj", options["weights"], np.stack([LAW.groups[g].coef_log for g in groups]))
-    convex = (bends <= 0).all(-1)
-    assert convex.sum() > 10
-    assert (best.gap[convex] < 1e-8).all()
+    assert (best.gap < 1e-8).all()
+
+
+def test_the_best_of_many_optima_is_found():
+    rng = np.random.default_rng(0)
+    count = 300
+    options, inside = problems(count, seed=8)
+    options["strength"] = rng.choice([0, 0.01], count)
+    options["weights"] = rng.dirichlet(np.full(K, 0.5), count)
+    options["weights"][:100] = rng.normal(size=(100, K))  # most of these have several optima
+    names = [list(LAW.groups)[i % 4] for i in range(count)]
+    best = jl.optimize_mixture(LAW, names, **options)
+    value = best.loss + best.penalty
+    bends = np.einsum("bi,bij->bj", options["weights"], np.stack([LAW.groups[g].coef_log for g in names]))
+    assert (bends > 0).any(-1).sum() > 100
+    assert best.converged.all()
+    assert (best.gap < 1e-8).all()
+    for i in range(count):
+        # Where a vertex is best, or near one: mixtures on the edges between random points and the vertices.
+        tried = rng.dirichlet(np.full(K, 0.2), 4000)
+        tried = tried + rng.choice([0, 1], 4000)[:, None] * (inside[i] - tried) * rng.uniform(0, 1, (4000, 1))
+        low, high = options["lower"][i], options["upper"][i]
+        tried = np.clip(tried, low, high)
+        move = np.argmax(np.minimum(tried - low, high - tried), 1)
+        tried[np.arange(4000), move] += 1 - tried.sum(1)
+        total = tried @ options["sums"].T
+        good = ((tried >= low) & (tried <= high)).all(1)
+        good &= ((total >= options["sum_lower"][i]) & (total <= options["sum_upper"][i])).all(1)
+        coefs = LAW.groups[names[i]]
+        losses = coefs.intercept + tried @ coefs.coef_linear.T + np.log(np.maximum(tried, 0) + 1e-6) @ coefs.coef_log.T
+        safe = np.maximum(tried, 1e-300)
+        costs = losses @ options["weights"][i] + options["strength"][i] * np.sum(
+            safe * np.log(safe / options["prior"][i]), 1
+        )
+        assert costs[good].min(initial=np.inf) >= value[i] - best.gap[i]
+    for i in range(0, 100, 5):
+        expected = by_scipy(LAW.groups[names[i]], inside[i], **one(options, i))
+        assert value[i] <= expected + 1e-8
+        assert value[i] - best.gap[i] <= expected + 1e-12
 
 
 def test_constraints_hold_and_the_parts_are_what_they_say():
@@ -233,11 +268,161 @@ def test_one_domain_pinned_changes_the_loss_as_its_multiplier_says():
     np.testing.assert_allclose(best.lower_multipliers[0] + best.upper_multipliers[0], slope, atol=1e-7)
 
 
-def test_constraints_that_exclude_each_other_are_said_to():
+def test_constraints_that_exclude_each_other_are_named():
     best = jl.optimize_mixture(LAW, "70M", sums=[[1, 1, 0, 0, 0]], sum_lower=[[0.3], [0.1]], sum_upper=0.2)
     assert best.feasible.tolist() == [False, True]
     assert best.converged.tolist() == [False, True]
+    assert best.conflicting.tolist() == [[True], [False]]
     assert np.isinf(best.gap[0])
+    assert jl.optimize_mixture(LAW, "70M", sums=[[1, 1, 0, 0, 0]], sum_upper=0.2).gap < 1e-10
+    rows = [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0], [10, 10, 0, 0, 0]]
+    lower = [[0.6, 0.5, 0.1, 0], [0.6, 0.3, 0.1, 0], [0.6, -np.inf, 0.1, 0], [0.2, 0, 0.4, -np.inf], [0.5] * 3 + [5]]
+    upper = [[1, 1, 1, 9], [1, 1, 1, 5], [1, 1, 1, np.inf], [0.5, 1, 1, np.inf], [0.5] * 3 + [5]]
+    best = jl.optimize_mixture(LAW, "70M", sums=rows, sum_lower=lower, sum_upper=upper, upper=[0.3, 1, 1, 1, 1])
+    assert best.feasible.tolist() == [False, False, True, False, False]
+    assert best.conflicting.astype(int).tolist() == [
+        [1, 1, 0, 0],  # more than there is
+        [1, 0, 0, 1],  # each other
+        [0, 0, 0, 0],
+        [0, 0, 1, 0],  # the bound of the domain
+        [0, 0, 1, 0],
+    ]
+
+
+def test_what_is_named_is_a_contradiction_and_none_without_it():
+    rng = np.random.default_rng(0)
+    count, m = 100, 4
+    rows = rng.choice([0.0, 0, 1, 1, -1], (count, m, K))
+    total = np.einsum("bij,bj->bi", rows, rng.dirichlet(np.ones(K), count))
+    lower = total + rng.uniform(-0.5, 0.3, total.shape)
+    upper = lower + rng.uniform(0, 0.4, total.shape)
+    best = jl.optimize_mixture(LAW, "70M", sums=rows, sum_lower=lower, sum_upper=upper)
+
+    def possible(i, which):
+        sides = np.concatenate([rows[i, which], -rows[i, which]])
+        bounds = np.concatenate([upper[i, which], -lower[i, which]])
+        return linprog(np.zeros(K), sides, bounds, np.ones((1, K)), [1.0], bounds=(0, 1)).status == 0
+
+    assert 0.2 < best.feasible.mean() < 0.8
+    for i in range(count):
+        assert possible(i, np.ones(m, bool)) == best.feasible[i]
+        if not best.feasible[i]:
+            assert not possible(i, best.conflicting[i])
+
+
+def test_the_unconstrained_answer_is_that_of_a_call_without_constraints():
+    options, _ = problems(8, seed=6)
+    asked = {**options, "available": 1e10, "budget": 2e10, "max_epochs": 1.0}
+    best = jl.optimize_mixture(LAW, "70M", **asked, unconstrained=True)
+    free = {name: options[name] for name in ("weights", "prior", "strength")}
+    alone = jl.optimize_mixture(LAW, "70M", **free)
+    np.testing.assert_allclose(best.unconstrained, alone.proportions, atol=1e-9)
+    np.testing.assert_allclose(best.unconstrained_loss, alone.loss, rtol=1e-9)
+    assert (best.proportions <= 0.5 + 1e-12).all()
+    assert (best.loss + best.penalty > alone.loss + alone.penalty + 1e-6).all()
+    np.testing.assert_allclose(best.proportions, jl.optimize_mixture(LAW, "70M", **asked).proportions, atol=1e-12)
+    assert np.isnan(alone.unconstrained_loss).all()
+
+
+def test_sums_that_are_given():
+    count = 600
+    options, inside = problems(count, seed=7)
+    options["weights"] = 0.5 * options["weights"] + 0.1
+    names = [list(LAW.groups)[i % 4] for i in range(count)]
+    # The third follows from the others, and the last is in other units.
+    rows = np.array([[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1], [2000, 0, 1000, 0, -1000]])
+    total = inside @ rows.T
+    options |= {"sums": rows, "sum_lower": total, "sum_upper": total}
+    best = jl.optimize_mixture(LAW, names, **options)
+    assert best.converged.all()
+    np.testing.assert_allclose(best.proportions @ rows[:3].T, total[:, :3], atol=1e-13)
+    np.testing.assert_allclose(best.proportions @ rows[3], total[:, 3], atol=1e-10)
+    assert (best.gap < 1e-8).mean() > 0.95
+    for i in range(20):
+        expected = by_scipy(
+            LAW.groups[names[i]],
+            inside[i],
+            **one({**options, "sums": rows[[0, 1, 3]]}, i)
+            | {
+                "sum_lower": total[i, [0, 1, 3]],
+                "sum_upper": total[i, [0, 1, 3]],
+            },
+        )
+        assert best.loss[i] + best.penalty[i] <= expected + 1e-9
+    free = {"weights": options["weights"], "sums": rows[[0, 3]]}
+    at = lambda t: jl.optimize_mixture(LAW, names, **free, sum_lower=t, sum_upper=t)  # noqa: E731
+    step = np.array([0, 1e-3])
+    slope = (at(total[:, [0, 3]] + step).loss - at(total[:, [0, 3]] - step).loss) / 2e-3
+    multipliers = at(total[:, [0, 3]]).sum_multipliers[:, 1]
+    assert (multipliers > 0).any()
+    assert (multipliers < 0).any()
+    near = np.isclose(multipliers, slope, atol=1e-8)
+    assert near.mean() > 0.98  # two sides of a bend differ
+
+
+@pytest.mark.parametrize("worst", [False, True])
+def test_ranges_hold_all_mixtures_that_are_nearly_as_good_and_no_more(worst):
+    count = 8
+    options, inside = problems(count, seed=5)
+    names = [list(LAW.groups)[i % 4] for i in range(count)]
+    if worst:
+        del options["weights"], options["sums"], options["sum_lower"], options["sum_upper"]
+        options["targets"] = np.stack([np.asarray(LAW(n, proportions=p)) for n, p in zip(names, inside, strict=True)])
+        options["targets"] *= 0.9
+    else:
+        options["weights"] = 0.5 * options["weights"] + 0.1  # convex
+    within = np.geomspace(0.001, 0.02, count)
+    best = jl.optimize_mixture(LAW, names, **options, within=within)
+    assert (best.lowest <= best.proportions).all()
+    assert (best.highest >= best.proportions).all()
+    assert (best.lowest >= options["lower"] - 1e-12).all()
+    assert (best.highest <= options["upper"] + 1e-12).all()
+    rng = np.random.default_rng(0)
+    found = 0
+    for i in range(count):
+        coefs = LAW.groups[names[i]]
+        lower, upper = options["lower"][i], options["upper"][i]
+
+        def values(p, i=i, coefs=coefs):
+            """What may not be too large: one number, or one for each output."""
+            losses = coefs.intercept + p @ coefs.coef_linear.T + np.log(np.maximum(p, 0) + 1e-6) @ coefs.coef_log.T
+            losses = losses - options["targets"][i] if worst else (losses @ options["weights"][i])[..., None]
+            safe = np.maximum(p, 1e-300)
+            return losses + options["strength"][i] * (safe * np.log(safe / options["prior"][i])).sum(-1)[..., None]
+
+        limit = values(best.proportions[i]).max() + within[i] * abs(best.loss[i])
+
+        def allowed(p, i=i, values=values, limit=limit):
+            """What is left of each constraint."""
+            if worst:
+                return limit - values(p)
+            total = p @ options["sums"].T
+            sides = [options["sum_upper"][i] - total, total - options["sum_lower"][i]]
+            return np.concatenate([limit - values(p), *sides], -1)
+
+        tried = best.proportions[i] + rng.normal(size=(20000, K)) * rng.choice([0.01, 0.1], (20000, 1))
+        tried = tried - (tried.sum(-1, keepdims=True) - 1) / K
+        good = ((tried >= lower) & (tried <= upper)).all(-1) & (allowed(tried) >= 0).all(-1)
+        assert (tried[good] >= best.lowest[i] - 1e-9).all()
+        assert (tried[good] <= best.highest[i] + 1e-9).all()
+        for j in range(K):
+            for sign, extreme in ((1, best.lowest[i, j]), (-1, best.highest[i, j])):
+                run = minimize(
+                    lambda p, j=j, sign=sign: sign * p[j],
+                    best.proportions[i],
+                    method="SLSQP",
+                    bounds=list(zip(lower, upper, strict=True)),
+                    constraints=[
+                        {"type": "eq", "fun": lambda p: p.sum() - 1},
+                        {"type": "ineq", "fun": allowed},
+                    ],
+                    options={"ftol": 1e-14, "maxiter": 300},
+                )
+                right = abs(run.x.sum() - 1) < 1e-9 and (allowed(run.x) > -1e-9).all()
+                assert not right or sign * extreme <= sign * run.x[j] + 1e-6
+                found += right and abs(extreme - run.x[j]) < 1e-5
+    assert found > 0.8 * count * 2 * K
+    assert np.isnan(jl.optimize_mixture(LAW, names[0]).lowest).all()
 
 
 @pytest.mark.parametrize(
@@ -251,6 +436,7 @@ def test_constraints_that_exclude_each_other_are_said_to():
         ({"lower": [[0] * 5, [0.5] * 5]}, r"in problem \(1,\): the lower bounds sum to more than 1"),
         ({"strength": -0.1, "prior": [0.2] * 5}, "strength must not be negative"),
         ({"available": 1e9, "budget": 0}, "budget must be positive"),
+        ({"within": 0}, "within must be positive"),
         ({"available": -1, "budget": 1e9}, "available must not be negative"),
         ({"weights": [1, 2]}, r"weights has shape \(2,\); it must end in \(5,\)"),
         ({"sums": [[1, 1, 0]]}, r"sums has shape \(1, 3\); it must end in \(1, 5\)"),

@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
     Attributes:
         objective: f(x, data), a number.
-        constraints: g(x, data), a vector, none of which may be positive.
+        constraints: g(x, data), a vector, none of which may be positive; those that start without slack must be 0.
         on_simplex: For each x, whether it counts for the sum that must be 1.
     """
 
@@ -61,15 +61,20 @@ class Point(NamedTuple):
 
 MAX_STEPS = 80
 SOFTNESS = 1e6  # how much stiffer than the objective an active constraint counts for derivatives
+STIFFNESS = 1e8  # what it costs in a step to leave an equation unmet, next to the objective
 TO_BOUNDARY = 0.995  # how much of the way to a bound one step may go
 
 
-def solve(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
-    """The optima, from a start strictly between the bounds whose sums are 1, with their derivatives.
+def solve(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array, slack: Any = 0.1) -> Point:
+    """The optima, from a start strictly between the bounds and with at least such slacks, with their derivatives.
+
+    What counts for the sum must sum to 1 at the start.
+
+    A slack of 0 makes a constraint an equation, whose multiplier has either sign.
 
     Bounds that meet are no bounds but constants: such unknowns stay at their start, without multipliers.
     """
-    known = lax.stop_gradient((data, start, lower, upper))
+    known = lax.stop_gradient((data, start, lower, upper, slack))
     return differentiable(problem, data, start, lower, upper, search(problem, *known))
 
 
@@ -84,7 +89,9 @@ def differentiable(
     return point
 
 
-def search(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array) -> Point:
+def search(
+    problem: Problem, data: Any, start: jax.Array, lower: jax.Array, upper: jax.Array, slack: Any = 0.1
+) -> Point:
     """The optima as `solve` finds them, without derivatives."""
     eps = np.finfo(start.dtype).eps
     fixed = ~(lower < upper)
@@ -94,21 +101,21 @@ def search(problem: Problem, data: Any, start: jax.Array, lower: jax.Array, uppe
     width = jnp.where(fixed, 1, jnp.minimum(upper - lower, 1))
     mu = 0.1 * size * jnp.mean(width, axis=0)
     low, high = _room(start, lower, upper)
-    slack = jnp.maximum(-first.value, 0.1)
+    slack = jnp.where(jnp.equal(slack, 0), 0, jnp.maximum(-first.value, slack))
     point = Point(
         x=start,
         y=jnp.zeros_like(size),
         below=_bounded(mu / low, lower, fixed),
         above=_bounded(mu / high, upper, fixed),
         slack=slack,
-        z=mu / slack,
+        z=jnp.where(slack == 0, 0, mu / jnp.where(slack == 0, 1, slack)),
         steps=jnp.zeros(size.shape, jnp.int32),
         converged=jnp.zeros(size.shape, bool),
     )
 
     def unfinished(state: tuple[Point, jax.Array, jax.Array]) -> jax.Array:
         point, _, turn = state
-        return (turn < MAX_STEPS) & ~jnp.all(point.converged)
+        return (turn < MAX_STEPS) & jnp.any(~point.converged & (point.steps == turn))  # fewer steps: it is stuck
 
     def advance(state: tuple[Point, jax.Array, jax.Array]) -> tuple[Point, jax.Array, jax.Array]:
         point, sigma, turn = state
@@ -145,9 +152,10 @@ def _evaluate(problem: Problem, x: jax.Array, data: Any) -> _Values:
 
 
 def _room(x: jax.Array, lower: jax.Array, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How far it is to the bounds, never nothing; 1 where there is none."""
-    tiny = np.finfo(x.dtype).tiny
-    low, high = jnp.maximum(x - lower, tiny), jnp.maximum(upper - x, tiny)
+    """How far it is to the bounds, never nothing (rounding could make it so); 1 where there is none."""
+    eps, tiny = np.finfo(x.dtype).eps, np.finfo(x.dtype).tiny
+    low = jnp.maximum(x - lower, tiny + 0.1 * eps * jnp.abs(lower))
+    high = jnp.maximum(upper - x, tiny + 0.1 * eps * jnp.abs(upper))
     return jnp.where(jnp.isfinite(lower), low, 1), jnp.where(jnp.isfinite(upper), high, 1)
 
 
@@ -172,43 +180,43 @@ def _step(
     short = at.value + slack  # of feasibility; rounding would be multiplied by z / slack
     short = jnp.where(jnp.abs(short) <= 64 * eps, 0, short)
     low, high = _room(x, lower, upper)
+    equal = slack == 0
+    room = jnp.where(equal, 1, slack)
     on = jnp.asarray(problem.on_simplex)[:, None]
     products = jnp.sum(below * low, 0) + jnp.sum(above * high, 0) + jnp.sum(slack * z, 0)
-    count = jnp.sum(below > 0, 0) + jnp.sum(above > 0, 0) + z.shape[0]
+    count = jnp.sum(below > 0, 0) + jnp.sum(above > 0, 0) + jnp.sum(~equal, 0)
     enough = eps**0.75 * size  # of the products; with less, rounding in the multipliers grows
     mu = jnp.maximum(sigma * products, 0.1 * enough) / jnp.maximum(count, 1)
     # Slacks are not to vanish while constraints are still to be met, or steps become too short to do so.
-    mu = jnp.maximum(mu, 0.1 * jnp.max(jnp.abs(short) * jnp.minimum(z, size), 0, initial=0))
+    mu = jnp.maximum(mu, 0.1 * jnp.max(jnp.abs(short) * jnp.minimum(jnp.abs(z), size), 0, initial=0))
 
-    def balance(y: jax.Array, below: jax.Array, above: jax.Array, z: jax.Array) -> jax.Array:
-        found = at.slope - y * on - below + above + jnp.sum(at.jacobian * z[:, None], 0)
-        return jnp.where(fixed, 0, found)
+    forces = at.jacobian * z[:, None]
+    balance = jnp.where(fixed, 0, at.slope - y * on - below + above + jnp.sum(forces, 0))
+    balanced = jnp.abs(balance) <= 64 * eps**0.75 * (size + jnp.abs(at.slope) + jnp.sum(jnp.abs(forces), 0))
+    met = (short == 0) | (~equal & (at.value <= 0) & (z * jnp.abs(short) <= enough))
+    done = (products <= enough) & jnp.all(balanced, 0) & jnp.all(met, 0)
 
-    done = (
-        (products <= enough)
-        & (jnp.max(jnp.abs(balance(y, below, above, z)), 0) <= 64 * enough)
-        & jnp.all(short == 0, 0)
-    )
-
+    stiffness = STIFFNESS * size / jnp.maximum(jnp.max(at.jacobian**2, 1), eps)
+    weight = jnp.where(equal, stiffness, z / room)
+    push = jnp.where(equal, z + stiffness * short, (mu + z * short) / room)
     diagonal = _bounded(below / low, lower, fixed) + _bounded(above / high, upper, fixed)
-    right = -at.slope - jnp.sum(at.jacobian * ((mu + z * short) / slack)[:, None], 0)
+    right = -at.slope - jnp.sum(at.jacobian * push[:, None], 0)
     right = right + _bounded(mu / low, lower, fixed) - _bounded(mu / high, upper, fixed)
-    dx, new_y = _direction(at, at.curvature(z), z / slack, diagonal, on, fixed)(right, jnp.zeros_like(mu))
+    dx, new_y = _direction(at, at.curvature(z), weight, diagonal, on, fixed)(right, jnp.zeros_like(mu))
     moved = jnp.sum(at.jacobian * dx[None], 1)
-    dslack = -short - moved
-    dz = (mu - z * slack - z * dslack) / slack
+    dslack = jnp.where(equal, 0, -short - moved)
+    dz = jnp.where(equal, stiffness * (short + moved), (mu - z * slack - z * dslack) / room)
     dbelow = _bounded(mu / low - below - below * dx / low, lower, fixed)
     dabove = _bounded(mu / high - above + above * dx / high, upper, fixed)
 
-    primal = jnp.minimum(
-        jnp.minimum(_longest(x - lower, dx), _longest(upper - x, -dx)),
-        _longest(slack, dslack),
+    primal = jnp.minimum(jnp.minimum(_longest(low, dx), _longest(high, -dx)), _longest(slack, dslack))
+    dual = jnp.minimum(
+        jnp.minimum(_longest(below, dbelow), _longest(above, dabove)), _longest(z, jnp.where(equal, 0, dz))
     )
-    dual = jnp.minimum(jnp.minimum(_longest(below, dbelow), _longest(above, dabove)), _longest(z, dz))
-    new_x, new_slack = x + primal * dx, slack + primal * dslack
+    new_x, new_slack = jnp.clip(x + primal * dx, lower, upper), slack + primal * dslack
     # What a constraint leaves beyond its slack is slack too: that keeps bent constraints from being missed.
     left = -jax.vmap(problem.constraints, in_axes=-1, out_axes=-1)(new_x, data)
-    new_slack = jnp.maximum(new_slack, left)
+    new_slack = jnp.where(equal, 0, jnp.maximum(jnp.maximum(new_slack, left), np.finfo(x.dtype).tiny))
     new = Point(
         x=new_x,
         y=y + dual * (new_y - y),
@@ -284,7 +292,7 @@ def _differentiable_jvp(problem: Problem, primals: Any, tangents: Any) -> tuple[
     hessian = at.curvature(z)
     soft = 1 / (SOFTNESS * (jnp.max(jnp.abs(hessian), (0, 1)) + jnp.max(jnp.abs(at.slope), 0)))
     by_lower, by_upper = below / (low + soft * below), above / (high + soft * above)
-    weight = z / (slack + soft * z)
+    weight = jnp.where(slack == 0, 1 / soft, z / jnp.where(slack == 0, 1, slack + soft * z))  # without: an equation
     solution = _direction(at, hessian, weight, by_lower + by_upper, on, fixed)
     total = -jnp.sum(on * carried, 0)
     dbelow, dabove, dz = jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros_like(z)
