@@ -339,6 +339,7 @@ class _Parts:
             under > 0, under * (total - d["sum_lower"]), 0
         )
         left = jnp.sum(sums_left) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
+        left += point["y"] * (jnp.sum(p) - 1)  # what rounding leaves of the sum counts too
         known = jnp.ones((), bool)
         if self.law.curvature == "separable":
             bend = jnp.diag(jax.hessian(whole)(p))
