@@ -237,22 +237,24 @@ def _search(law: Law, simplex: Var, kind: _Kind, shape: tuple[int, ...], arrays:
     return found
 
 
-BLOCK = 256  # problems that are solved together: they stay in the cache, and few wait for the one that takes longest
+BLOCK = 256  # problems that are solved together, at most: few wait for the one that takes longest
+MATRICES = 1 << 15  # numbers in the matrices of a block, at most: they stay in the cache
 
 
 def _in_blocks(fn: Callable[[Any], Any], data: Any) -> Any:
     """`fn(data)` along the last axis of all arrays, block by block."""
-    count = jax.tree.leaves(data)[0].shape[-1]
-    blocks = -(-count // BLOCK)
+    k, count = data["lower"].shape
+    block = min(BLOCK, 1 << max(1, MATRICES // k**2).bit_length() - 1)
+    blocks = -(-count // block)
     if blocks <= 1:
         return fn(data)
 
     def cut(x: jax.Array) -> jax.Array:
-        padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * BLOCK - count))
-        return jnp.moveaxis(jnp.concatenate([x, padding], -1).reshape(*x.shape[:-1], blocks, BLOCK), -2, 0)
+        padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * block - count))
+        return jnp.moveaxis(jnp.concatenate([x, padding], -1).reshape(*x.shape[:-1], blocks, block), -2, 0)
 
     def join(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * BLOCK)[..., :count]
+        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * block)[..., :count]
 
     return jax.tree.map(join, lax.map(fn, jax.tree.map(cut, data)))
 
