@@ -15,6 +15,7 @@ def count(text):
 
 def pytest_addoption(parser):
     parser.addoption("--rows", type=int, default=100_000, help="rows of the files (default 100,000)")
+    parser.addoption("--problems", type=int, default=1000, help="mixtures that are searched for (default 1000)")
     parser.addoption(
         "--sizes",
         type=lambda text: [count(size) for size in text.split(",")],
@@ -40,6 +41,7 @@ def clock(benchmark, request):
         if benchmark.stats:
             benchmark.extra_info["million rows per second"] = rows / benchmark.stats["min"] / 1e6
 
+    measure.benchmark = benchmark
     return measure
 
 

@@ -1,7 +1,8 @@
 """Run the benchmarks, and write what they say to RESULTS.md and a plot, beside this file.
 
-python -m benchmarks.report            # about 20 minutes on two cores
-python -m benchmarks.report --quick    # about a minute: smaller batches, no torch, no files
+python -m benchmarks.report                   # about 25 minutes on two cores
+python -m benchmarks.report --quick           # a few minutes: smaller batches, no torch, no files
+python -m benchmarks.report --only mixture    # one section alone; what RESULTS.md says of all else stays
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ KEEPING = ("c", "c_rows", "c_pow", "numexpr", "numba")  # peers that write to me
 TOOLS = ("torch", "numexpr", "numba", "polars")
 COMPILED = ("jaxlaws", "torch", "numba", "numexpr")
 PACKAGES = ("jaxlaws", "jax", "jaxlib", "numpy", "torch", "numexpr", "numba", "polars", "pyarrow")
+SOLVERS = ("jaxlaws", "jax", "jaxlib", "numpy", "scipy", "cvxpy", "clarabel")
 
 
 # Running.
@@ -98,6 +100,7 @@ class Measured:
         self.seconds: dict[Any, float] = {}
         self.compiling: dict[Any, float] = {}
         self.rows: dict[Any, int] = {}
+        self.figures: dict[Any, dict[str, Any]] = {}
         self.values: dict[str, dict[Any, None]] = {}
         for m in measurements:
             parameters = m["params"] or {}
@@ -105,6 +108,7 @@ class Measured:
             self.seconds[key] = min(m["stats"]["min"], self.seconds.get(key, math.inf))
             self.compiling.setdefault(key, m["extra_info"].get("compile, seconds", math.nan))  # a later pass may cache
             self.rows[key] = m["extra_info"].get("rows", 0)
+            self.figures[key] = m["extra_info"]
             for name, value in parameters.items():
                 self.values.setdefault(name, {})[value] = None
 
@@ -119,6 +123,10 @@ class Measured:
     def rate(self, benchmark: str, *parameters: Any) -> float:
         """Million rows per second; NaN if it was not measured."""
         return self.rows.get(self._key(benchmark, *parameters), 0) / self.time(benchmark, *parameters) / 1e6
+
+    def figure(self, name: str, benchmark: str, *parameters: Any) -> float:
+        """What else was found out; NaN if it was not measured."""
+        return float(self.figures.get(self._key(benchmark, *parameters), {}).get(name, math.nan))
 
     def law(self, name: str, verb: str, dtype: str, rows: int, peer: str) -> float:
         """Million rows per second of a law in a peer."""
@@ -144,6 +152,8 @@ class Measured:
 
 # Goals: what issue and README promise, as ratios in one run.
 
+GOALS = ("jaxlaws against", "goal", "worst", "median", "worst case", "verdict")
+
 
 class Goal(NamedTuple):
     """A bound on some measured numbers."""
@@ -157,7 +167,7 @@ class Goal(NamedTuple):
     def row(self) -> list[str]:
         """Its row of the table."""
         cases = {where: value for where, value in self.cases.items() if not math.isnan(value)}
-        bound = f"at {'most' if self.most else 'least'} {self.bound:g}{self.unit}"
+        bound = f"at {'most' if self.most else 'least'} {self.bound:,g}{self.unit}"
         if not cases:
             return [self.text, bound, "", "", "", "not measured"]
         missed = [value for value in cases.values() if (value > self.bound if self.most else value < self.bound)]
@@ -232,6 +242,8 @@ def digits(x: float) -> str:
     """Three digits, without exponents."""
     if math.isnan(x):
         return ""
+    if x == 0:
+        return "0"
     if x >= 1000:
         return f"{round(x, 2 - math.floor(math.log10(x))):,.0f}"
     return f"{x:.3g}" if x >= 1e-4 else f"{x:.1e}"
@@ -350,10 +362,10 @@ def machine() -> str:
     return f"{model}{family}, {cores} cores, {' '.join(flags) or 'no flags known'}, {memory:.0f} GiB of memory"
 
 
-def versions() -> str:
+def versions(packages: Sequence[str] = PACKAGES) -> str:
     """Of Python, the packages, the C compiler and the C library."""
     found = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{package} {importlib.metadata.version(package)}")
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
@@ -389,7 +401,7 @@ def document(m: Measured, quick: bool) -> str:
             "them meet it. A peer is compared by rows per second, with JAX arrays as inputs. C, numexpr and numba have",
             "memory for the result that they keep; against them jaxlaws may use that of its last result, with `out=`.",
         ),
-        table(["jaxlaws against", "goal", "worst", "median", "worst case", "verdict"], achieved, (0, 1, 4, 5)),
+        table(GOALS, achieved, (0, 1, 4, 5)),
         "## Speed",
         "![Rows per second against rows of a batch, for every law](speed.svg)",
         paragraph(
@@ -409,6 +421,112 @@ def document(m: Measured, quick: bool) -> str:
         ),
         compile_table(m),
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+# Sections that can be made alone.
+
+
+class Section(NamedTuple):
+    """A section of RESULTS.md, from its heading on."""
+
+    steps: tuple[Step, ...]
+    quick: tuple[Step, ...]
+    write: Callable[[Measured], str]
+
+
+def mixture(m: Measured) -> str:
+    """The section about the search for mixtures."""
+    kinds = [kind for kind in m.values.get("kind", ()) if m.rows.get(m._key("mixtures_per_second", kind, "jaxlaws"))]
+
+    def per_second(kind: str, peer: str) -> float:
+        return 1e6 * m.rate("mixtures_per_second", kind, peer)
+
+    def against(peer: str, kinds: Sequence[str]) -> dict[str, float]:
+        return {kind: per_second(kind, "jaxlaws") / per_second(kind, peer) for kind in kinds}
+
+    def found(name: str, benchmark: str = "optimum") -> dict[str, float]:
+        return {f"{m.rows.get(m._key(benchmark), 0):,} problems": m.figure(name, benchmark)}
+
+    def cell(kind: str, peer: str) -> str:
+        rate = per_second(kind, peer)
+        ratio = "" if peer == "jaxlaws" or math.isnan(rate) else f" ({times(per_second(kind, 'jaxlaws') / rate)})"
+        return digits(rate) + ratio
+
+    both = "bounds, caps, prior"
+    power = math.log(m.time("domains", 20) / m.time("domains", 5), 20 / 5)
+    goals = [
+        Goal("the best of SLSQP and trust-constr: worse by", 1e-9, "", found("worse than SciPy by"), most=True),
+        Goal("mixtures that are better than the gap allows: share", 0, "", found("share of invalid gaps"), most=True),
+        Goal("a gap below 1e-8: share of convex problems", 0.999, "", found("share of convex gaps below 1e-8")),
+        Goal("SLSQP in a loop: problems per second", 500, "x", against("slsqp", ["bounds"])),
+        Goal("Clarabel through cvxpy in a loop: problems per second", 200, "x", against("clarabel", [both])),
+        Goal("problems per second, in one batch", 100_000, "", {"bounds": per_second("bounds", "jaxlaws")}),
+        Goal("5 domains: time of 20, as a power of their ratio", 2.5, "", {both: power}, most=True),
+        Goal("itself in float64: error of float32", 1e-5, "", found("error where converged", "float32"), most=True),
+        Goal(
+            "itself in float64: errors of float32 said to have converged, share",
+            0,
+            "",
+            found("share of wrong answers said to have converged", "float32"),
+            most=True,
+        ),
+    ]
+    peers = {
+        "jaxlaws": "**jaxlaws**",
+        "slsqp": "SLSQP from SciPy",
+        "slsqp_alone": "SLSQP, gradients of differences",
+        "clarabel": "Clarabel through cvxpy",
+    }
+    rows = [[label, *(cell(kind, peer) for kind in kinds)] for peer, label in peers.items()]
+    compiling = m.compiling.get(m._key("domains", 20), math.nan)
+    return "\n\n".join(
+        [
+            "## Mixture search",
+            paragraph(
+                "Random problems for `domain_mixture`. Optima are compared with the best that SLSQP finds from three",
+                "starts and trust-constr from two, with bounds, tokens available, a prior and bounds on sums; a share",
+                f"of {digits(m.figure('share convex', 'optimum'))} of these is convex. SLSQP and Clarabel solve one",
+                "problem after another, in one thread, and are compared by problems per second: SLSQP starts at a",
+                "mixture that meets all constraints and gets the gradient, and cvxpy brings the problem into the form",
+                "of Clarabel once.",
+                "[`bench_mixture.py`](bench_mixture.py) has the details.",
+            ),
+            paragraph(f"Machine: {machine()}.") + "\n\n" + paragraph(f"Versions: {versions(SOLVERS)}."),
+            table(GOALS, [goal.row() for goal in goals], (0, 1, 4, 5)),
+            "Problems per second, and in brackets how many times as fast jaxlaws is; all of them are convex.",
+            table(["", *kinds], [row for row in rows if any(row[1:])]),
+            paragraph(
+                f"With 20 domains, the first call takes {digits(compiling)} s more than a warm one. The share of",
+                f"searches that converged is {digits(m.figure('share converged', 'optimum'))} in float64, and",
+                f"{digits(m.figure('share converged', 'float32'))} in float32.",
+            ),
+        ]
+    )
+
+
+SECTIONS = {
+    "mixture": Section(
+        (
+            Step("mixtures", "bench_mixture.py", "--problems 10000", "per_second or domains", passes=2),
+            Step("optima of mixtures", "bench_mixture.py", "--problems 10000", "optimum or float32"),
+        ),
+        (Step("mixtures", "bench_mixture.py", "--problems 1000 --seconds 0.02"),),
+        mixture,
+    ),
+}
+
+
+def with_section(text: str, section: str) -> str:
+    """A document with a section in the place of that with the same heading, or at the end."""
+    heading = section.partition("\n")[0]
+    head, *rest = text.rstrip().split("\n\n## ")
+    parts = [head, *("## " + part for part in rest)]
+    places = [i for i, part in enumerate(parts) if part.partition("\n")[0] == heading]
+    if places:
+        parts[places[0]] = section
+    else:
+        parts.append(section)
     return "\n\n".join(parts) + "\n"
 
 
@@ -470,7 +588,12 @@ def main() -> None:
         metavar="DIR",
         help="keep the measurements there, and take what is there instead of measuring",
     )
+    parser.add_argument("--only", choices=SECTIONS, help="make this section of RESULTS.md alone")
     arguments = parser.parse_args()
+    sections = {name: s for name, s in SECTIONS.items() if arguments.only in (None, name)}
+    steps = [] if arguments.only else [*(QUICK if arguments.quick else FULL)]
+    for section in sections.values():
+        steps += section.quick if arguments.quick else section.steps
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
         print("The machine is busy with other work: threads that wait for each other, as in C, will seem too slow.")
     with contextlib.ExitStack() as stack:
@@ -478,14 +601,21 @@ def main() -> None:
         folder = folder.resolve()  # pytest runs elsewhere
         folder.mkdir(parents=True, exist_ok=True)
         cache = stack.enter_context(tempfile.TemporaryDirectory())
-        found = measure(QUICK if arguments.quick else FULL, folder, cache)
+        found = measure(steps, folder, cache)
     if not found:
         sys.exit("nothing was measured")
     measured = Measured(found)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "RESULTS.md").write_text(document(measured, arguments.quick))
-    plot(measured, arguments.output / "speed.svg")
-    print(f"wrote {arguments.output / 'RESULTS.md'} and speed.svg")
+    target = arguments.output / "RESULTS.md"
+    if arguments.only:
+        text = target.read_text() if target.exists() else "# Results of the benchmarks\n"
+    else:
+        text = document(measured, arguments.quick)
+        plot(measured, arguments.output / "speed.svg")
+    for section in sections.values():
+        text = with_section(text, section.write(measured))
+    target.write_text(text)
+    print(f"wrote {target}" + ("" if arguments.only else " and speed.svg"))
 
 
 if __name__ == "__main__":

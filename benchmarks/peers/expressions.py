@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import Case
 
 FIVE = range(5)
@@ -58,11 +60,20 @@ EXPRESSIONS = {
         {f"l{j}": f"log(x{j} + eps)" for j in FIVE},
     ),
     "domain_mixture_gradient": Expressions([f"w{j} + v{j} / (x{j} + eps)" for j in FIVE]),
+    "data_mixing": Expressions([f"least{i} + exp(" + total(f"t{i}{j} * x{j}" for j in FIVE) + ")" for i in FIVE]),
+    "data_mixing_gradient": Expressions(
+        [f"({total(f't{i}{j} * l{i}' for i in FIVE)}) * fifth" for j in FIVE],
+        {f"l{i}": "exp(" + total(f"t{i}{j} * x{j}" for j in FIVE) + ")" for i in FIVE},
+    ),
 }
 
 
 def numbers(case: Case) -> dict[str, Any]:
     """The coefficients as the scalars that the expressions name."""
+    if case.law.name == "data_mixing":
+        c, t = case.coefs.values()
+        named = {f"least{i}": np.exp(c[i]) for i in FIVE} | {"fifth": case.dtype.type(0.2)}
+        return named | {f"t{i}{j}": t[i, j] for i in FIVE for j in FIVE}
     if case.law.name != "domain_mixture":
         return case.coefs
     b, w, v = case.coefs.values()

@@ -100,3 +100,27 @@ def domain_mixture_gradient(p, dp, b, w, v):
     for i in prange(p.shape[1]):
         for j in range(5):
             dp[j, i] = linear[j] + log[j] / (p[j, i] + eps)
+
+
+def data_mixing(p, y, c, t):
+    least = np.exp(c)
+    for i in prange(p.shape[1]):
+        for k in range(5):
+            above = t[k, 0] * p[0, i]
+            for j in range(1, 5):
+                above += t[k, j] * p[j, i]
+            y[k, i] = least[k] + np.exp(above)
+
+
+def data_mixing_gradient(p, dp, c, t):
+    fifth = p.dtype.type(0.2)
+    for i in prange(p.shape[1]):
+        for j in range(5):
+            dp[j, i] = 0
+        for k in range(5):
+            above = t[k, 0] * p[0, i]
+            for j in range(1, 5):
+                above += t[k, j] * p[j, i]
+            above = fifth * np.exp(above)
+            for j in range(5):
+                dp[j, i] += t[k, j] * above

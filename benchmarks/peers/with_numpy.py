@@ -66,3 +66,11 @@ def domain_mixture(c, p):
 
 def domain_mixture_gradient(c, p):
     return (c["coef_linear"].mean(axis=0) + c["coef_log"].mean(axis=0) / (p + p.dtype.type(1e-6)),)
+
+
+def data_mixing(c, p):
+    return np.exp(c["c"]) + np.exp(p @ c["t"].T)
+
+
+def data_mixing_gradient(c, p):
+    return (np.exp(p @ c["t"].T) @ c["t"] / p.dtype.type(c["c"].size),)

@@ -231,7 +231,8 @@ class Parts:
         slope = jax.grad(self.penalty)(p, d) + d["sums"].T @ (over - under) - point["y"]
         law_slope = jax.grad(whole)(p)
         least = _least_change(slope + law_slope, p, lower, upper)
-        left = _left(over, under, p, d) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
+        left = point["y"] * (jnp.sum(p) - 1)  # what rounding leaves of the sum counts too
+        left += _left(over, under, p, d) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
         known = jnp.ones((), bool)
         if self.law.curvature == "separable":
             bend = jnp.diag(jax.hessian(whole)(p))
