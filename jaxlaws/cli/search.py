@@ -1,0 +1,7 @@
+"""."""
+
+from typing import Any
+
+
+def add_commands(command: Any) -> None:
+    """."""
