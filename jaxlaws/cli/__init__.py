@@ -1,6 +1,7 @@
 """The `jaxlaws` command: laws for tables in files, searches with them, and what is known about them.
 
-Each module here but `shared` has some of the commands, and tells the parser their options with `add_commands`.
+Each module has some of the commands, and tells the parser their options with `add_commands`; but `shared` has what all
+of them share, and `search` what those share that search.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 import jax
 
 import jaxlaws
-from jaxlaws.cli import about, prediction, search
+from jaxlaws.cli import about, mixture, prediction
 from jaxlaws.cli.shared import NotFoundError
 from jaxlaws.law import UnknownNameError
 from jaxlaws.tables import DataError
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         _settle()
-    status = _run(_parser().parse_args(argv))
+    status = _run(_arguments(argv))
     if argv is None:
         # At once: threads of Arrow may still be reading, and abort a process that is being taken down; and taking
         # down what is imported takes longer than many a run.
@@ -93,6 +94,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args, others = parser.parse_known_args(argv)
+    if hasattr(args, "problems") and not any(word.startswith("-") for word in others):
+        args.problems += others  # argparse gives a list that may be empty nothing that comes after an option
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jaxlaws",
@@ -115,6 +126,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (about, prediction, search):
+    for module in (about, prediction, mixture):
         module.add_commands(command)
     return parser
