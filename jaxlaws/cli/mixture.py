@@ -19,6 +19,7 @@ from jaxlaws.cli.search import (
     check_answers,
     columns_of,
     entries,
+    fraction,
     number_list,
     print_columns,
     search_arguments,
@@ -39,7 +40,8 @@ D,D,... is one number for all domains, one for each, or some by their number: 0.
 A mixture is searched for each group, and each budget and strength if there are several. More problems come from FILE,
 one per row, or as NAME=VALUE,VALUE,...: of the other inputs of the law, of budget, strength, and lower_3, upper_3,
 weights_1, available_2 and so on. One problem is shown domain by domain, several as a row each; files and --json have
-all that is known, and can be read by "jaxlaws predict".
+all that is known, and can be read by "jaxlaws predict". The multiplier of a bound is how much the loss changes when
+the bound does, per unit.
 
 The exit status is 1 if a search found no mixture or did not end at the best, and 2 for bad input."""
 
@@ -84,6 +86,13 @@ def add_commands(command: Command) -> None:
     sub.add_argument(
         "--strength", metavar="S,...", type=number_list, help="what 1 nat of divergence from the prior adds to the loss"
     )
+    sub.add_argument(
+        "--within",
+        metavar="X",
+        type=fraction,
+        help="also find how far each proportion can move for 1%%, or 0.01, of the loss",
+    )
+    sub.add_argument("--unconstrained", action="store_true", help="also find what would be best without any bounds")
 
 
 def _sum(text: str) -> tuple[str, list[str], float, float]:
@@ -124,10 +133,11 @@ def _mixture(args: argparse.Namespace) -> None:
     problems, options = search.problems, search.options
     inputs = problems.inputs(law, searched=[simplex])
     try:
-        best = jax.tree.map(np.asarray, optimize_mixture(law, problems.columns["group"], **options, **inputs))
+        best = jax.tree.map(np.asarray, optimize_mixture(law, problems.columns["group"], **{**options, **inputs}))
     except ValueError as error:
         raise DataError(problems.in_words(error)) from None
     unused = {"epochs": "budget", "penalty": "prior", "lowest": "within", "highest": "within"}
+    unused |= {"unconstrained": "unconstrained", "unconstrained_loss": "unconstrained"}
     names = {"proportions": search.domains.columns, "losses": search.outputs.columns}
     found = columns_of(best, names, [name for name, option in unused.items() if option not in options])
     write(args, problems.columns, found, lambda: (_show_one if len(problems) == 1 else _show_all)(search, best))
@@ -182,6 +192,10 @@ def _search(law: Law, simplex: Var, args: argparse.Namespace) -> _Search:
             row[[domains.position("sum", name) for name in names]] = 1
         options["sum_lower"] = np.array([low for *_, low, _ in args.sums])
         options["sum_upper"] = np.array([high for *_, high in args.sums])
+    if args.within is not None:
+        options["within"] = np.array(args.within)
+    if args.unconstrained:
+        options["unconstrained"] = True
     return _Search(law, domains, outputs, problems, options, [text for text, *_ in args.sums])
 
 
@@ -200,9 +214,13 @@ def _show_one(search: _Search, best: Mixture) -> None:
     cells = {domains.name: _count(domains.size), "proportion": list(map(_share, best.proportions))}
     if any(at):
         cells["bound"] = at
-        cells["d loss / d bound"] = [f"{slope:.3g}" if text else "" for slope, text in zip(slopes, at, strict=True)]
+        cells["multiplier"] = [f"{slope:.3g}" if text else "" for slope, text in zip(slopes, at, strict=True)]
     if "budget" in options:
-        cells["epochs"] = ["" if math.isnan(n) else f"{n:.3g}" for n in best.epochs]
+        cells["epochs"] = [f"{n:.3g}" if n > 0 else "" for n in best.epochs]
+    if "within" in options:
+        cells |= {"lowest": list(map(_share, best.lowest)), "highest": list(map(_share, best.highest))}
+    if "unconstrained" in options:
+        cells["without bounds"] = list(map(_share, best.unconstrained))
     by_output = {"loss": [f"{loss:.4f}" for loss in best.losses]}
     if "weights" in options or "targets" in options:
         by_output["weight"] = [f"{weight:.3g}" if weight > NO_SLOPE else "0" for weight in best.output_weights]
@@ -215,10 +233,12 @@ def _show_one(search: _Search, best: Mixture) -> None:
         changes = [f"{slope:.3g}" if abs(slope) > NO_SLOPE else "" for slope in best.sum_multipliers]
         values = list(map(_share, options["sums"] @ best.proportions))
         print()
-        print_columns({"sum": sums, "value": values, "d loss / d bound": changes})
+        print_columns({"sum": sums, "value": values, "multiplier": changes})
     kind = "worst loss - target" if "targets" in options else "weighted loss" if "weights" in options else "loss"
     penalty = f" and penalty {best.penalty:.4g}" if "prior" in options else ""
     print(f"\n{kind} {best.loss:.6g}{penalty}; {_certainty(best.gap)}")
+    if "unconstrained" in options:
+        print(f"without bounds it would be {best.unconstrained_loss:.6g}")
 
 
 def _bounds(search: _Search, best: Mixture) -> list[str]:
@@ -229,8 +249,10 @@ def _bounds(search: _Search, best: Mixture) -> list[str]:
 
     lower, upper, epochs = option("lower", 0), option("upper", 1), option("max_epochs", 1)
     share = epochs * option("available", math.inf) / search.options.get("budget", [1])[0]
-    at_upper = [f"{n:g} epochs" if s < u else f"at most {u:g}" for n, s, u in zip(epochs, share, upper, strict=True)]
-    at_lower = [f"at least {low:g}" for low in lower]
+    at_upper = [
+        f"{n:g} epoch{'s' * (n != 1)}" if s < u else f"<= {u:g}" for n, s, u in zip(epochs, share, upper, strict=True)
+    ]
+    at_lower = [f">= {low:g}" for low in lower]
     texts = zip(best.at_lower, at_lower, best.at_upper, at_upper, strict=True)
     return [below if is_low else above if is_high else "" for is_low, below, is_high, above in texts]
 
@@ -243,6 +265,8 @@ def _show_all(search: _Search, best: Mixture) -> None:
     for i, proportions in enumerate(shown.proportions.T, 1):
         cells[f"{search.domains.name} {i}"] = list(map(_share, proportions))
     cells["loss - target" if "targets" in search.options else "loss"] = [f"{loss:.4f}" for loss in shown.loss]
+    if "unconstrained" in search.options:
+        cells["without bounds"] = [f"{loss:.4f}" for loss in shown.unconstrained_loss]
     for name in cells.keys() - search.problems.columns.keys():
         cells[name] = [text if feasible else "" for text, feasible in zip(cells[name], shown.feasible, strict=True)]
     if not good.all():
@@ -268,4 +292,10 @@ def _share(p: float) -> str:
 def _certainty(gap: np.ndarray) -> str:
     if not np.isfinite(gap).all():
         return "whether another mixture is better is not known"
-    return f"no mixture within the bounds is better by more than {np.max(gap):.1g}"
+    return f"no mixture within the bounds is better by more than {_rounded_up(np.max(gap)):g}"
+
+
+def _rounded_up(x: float) -> float:
+    """One digit of a bound, which stays one; below 1e-12 there is nothing but rounding."""
+    unit = 10.0 ** math.floor(math.log10(max(x, 1e-12)))
+    return max(math.ceil(x / unit), 1) * unit

@@ -37,6 +37,7 @@ __all__ = [
     "check_answers",
     "columns_of",
     "entries",
+    "fraction",
     "number_list",
     "print_columns",
     "search_arguments",
@@ -72,6 +73,17 @@ def number_list(text: str) -> list[float]:
     found = floats(text)
     if any(map(math.isnan, found)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.5,1")
+    return found
+
+
+def fraction(text: str) -> float:
+    """A positive number like 1% or 0.01."""
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number like 1% or 0.01")
     return found
 
 
