@@ -249,12 +249,14 @@ def _bounds(search: _Search, best: Mixture) -> list[str]:
 
     lower, upper, epochs = option("lower", 0), option("upper", 1), option("max_epochs", 1)
     share = epochs * option("available", math.inf) / search.options.get("budget", [1])[0]
-    at_upper = [
-        f"{n:g} epoch{'s' * (n != 1)}" if s < u else f"<= {u:g}" for n, s, u in zip(epochs, share, upper, strict=True)
-    ]
+    at_upper = [_epochs(n) if s < u else f"<= {u:g}" for n, s, u in zip(epochs, share, upper, strict=True)]
     at_lower = [f">= {low:g}" for low in lower]
     texts = zip(best.at_lower, at_lower, best.at_upper, at_upper, strict=True)
     return [below if is_low else above if is_high else "" for is_low, below, is_high, above in texts]
+
+
+def _epochs(count: float) -> str:
+    return "1 epoch" if count == 1 else f"{count:g} epochs"
 
 
 def _show_all(search: _Search, best: Mixture) -> None:
