@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from scipy.optimize import minimize
 
 import jaxlaws as jl
 import jaxlaws.cli.mixture as module
-from jaxlaws.cli import main
+import jaxlaws.cli.search
+from jaxlaws.cli import allocation, main
+from jaxlaws.optimize import costs
 
 MIXTURE = jl.laws["domain_mixture"]
 K = 5
+MOE = ("--expert-share", "0.5", "--power-of-two", "num_experts")
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +92,7 @@ def in_range(**options):
         (("--targets", "2.5,3.6,2.5,1.5,3.5"), {"targets": [2.5, 3.6, 2.5, 1.5, 3.5]}),
         (
             ("--available", "1=3e9,3=5e8", "--budget", "1e10", "--max-epochs", "4"),
-            {"available": [3e9, np.inf, 5e8, np.inf, np.inf], "budget": 1e10, "max_epochs": 4.0},
+            {"available": [3e9, np.inf, 5e8, np.inf, np.inf], "budget": 1e10, "max_epochs": [4.0] * K},
         ),
         (
             ("--available", "3=5e8", "--budget", "1e10", "--max-epochs", "3=2"),
@@ -96,11 +100,11 @@ def in_range(**options):
         ),
         (("--prior", "0.2", "--strength", "0.5"), {"prior": [0.2] * 5, "strength": 0.5}),
         (
-            ("--sum", "1,2>=0.3", "--sum", "0.1<=4+5<=0.2", "--sum", "3 <= 0.5"),
+            ("--sum", "1,2>=0.3", "--sum", "0.1<=4+5<=0.2", "--sum", "3 <= 0.5", "--sum", "1,3=0.2"),
             {
-                "sums": [[1, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0, 0, 1, 0, 0]],
-                "sum_lower": [0.3, 0.1, -np.inf],
-                "sum_upper": [np.inf, 0.2, 0.5],
+                "sums": [[1, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [1, 0, 1, 0, 0]],
+                "sum_lower": [0.3, 0.1, -np.inf, 0.2],
+                "sum_upper": [np.inf, 0.2, 0.5, 0.2],
             },
         ),
         (("--in-range",), in_range()),
@@ -111,31 +115,62 @@ def in_range(**options):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_options_are_those_of_the_function(mixtures, args, options):
-    rows = mixtures(*args)
-    assert [row["group"] for row in rows] == list(MIXTURE.groups)
-    per_problem = ("budget", "strength")  # as the command gives them, so that nothing is compiled again
-    options = {
-        name: np.full(4, value) if name in per_problem else value if value is True else np.array(value)
-        for name, value in options.items()
-    }
-    expected = jl.optimize_mixture(MIXTURE, list(MIXTURE.groups), **options)
-    for i, row in enumerate(rows):
-        np.testing.assert_allclose(vector(row, "proportion_domain"), expected.proportions[i], atol=1e-9)
-        np.testing.assert_allclose(vector(row, "loss_domain"), expected.losses[i], rtol=1e-9)
-        np.testing.assert_allclose(vector(row, "upper_multipliers"), expected.upper_multipliers[i], atol=1e-7)
-        assert vector(row, "at_upper").tolist() == expected.at_upper[i].tolist()
-        assert row["loss"] == pytest.approx(expected.loss[i], rel=1e-9)
-        for name, option in (("lowest", "within"), ("highest", "within"), ("unconstrained", "unconstrained")):
-            assert (f"{name}_1" in row) == (option in options)
-            if option in options:
-                np.testing.assert_allclose(vector(row, name), getattr(expected, name)[i], atol=1e-6)
-        assert ("unconstrained_loss" in row) == ("unconstrained" in options)
-        assert ("epochs_1" in row) == ("budget" in options)
-        assert ("penalty" in row) == ("prior" in options)
-        if "budget" in options:
-            shown = [np.nan if x is None else x for x in vector(row, "epochs")]
-            np.testing.assert_allclose(np.array(shown, float), expected.epochs[i], atol=1e-7)
+def test_options_are_those_of_the_function(asked, args, options):
+    law, groups, given = asked(module, "optimize_mixture", "mixture", "domain_mixture", *args)
+    assert (law, groups) == (MIXTURE, list(MIXTURE.groups))
+    assert given.keys() == options.keys()
+    for name, value in options.items():
+        assert np.shape(given[name]) == ((4,) if name in ("budget", "strength") else np.shape(value))
+        np.testing.assert_array_equal(given[name], np.broadcast_to(value, np.shape(given[name])))
+
+
+@pytest.fixture
+def asked(run, monkeypatch):
+    """What the command asks of a search, which is not done."""
+
+    def asked(module, name, *args):
+        found = []
+
+        def search(*positional, **options):
+            found.extend((*positional, options))
+            raise ValueError("that is enough")
+
+        monkeypatch.setattr(module, name, search)
+        assert run(*args) == (2, "", "jaxlaws: that is enough\n")
+        return found
+
+    return asked
+
+
+def test_all_that_is_known_is_written(mixtures):
+    rows = mixtures(
+        *("--available", "1=3e9,3=5e8", "--budget", "1e10", "--max-epochs", "4", "--prior", "0.2", "--strength", "0.1"),
+        *("--sum", "1,2>=0.3", "--sum", "4,5<=0.6", "--within", "0.2%", "--unconstrained", "--upper", "0.4"),
+    )
+    available = np.array([3e9, np.inf, 5e8, np.inf, np.inf])
+    expected = jl.optimize_mixture(
+        *(MIXTURE, list(MIXTURE.groups)),
+        **{"available": available, "budget": np.full(4, 1e10), "max_epochs": np.full(K, 4.0)},
+        **{"prior": np.full(K, 0.2), "strength": np.full(4, 0.1), "upper": np.full(K, 0.4)},
+        **{"sums": np.array([[1.0, 1, 0, 0, 0], [0, 0, 0, 1, 1]]), "sum_lower": np.array([0.3, -np.inf])},
+        **{"sum_upper": np.array([np.inf, 0.6]), "within": np.array(0.002), "unconstrained": True},
+    )
+    called = {"proportions": "proportion_domain", "losses": "loss_domain"}
+    known = set()
+    for v in jl.variables(jl.Mixture):
+        values = getattr(expected, v.name)
+        for row, value in zip(rows, values, strict=True):
+            names = [f"{called.get(v.name, v.name)}_{i}" for i in range(1, np.size(value) + 1)] if v.shape else [v.name]
+            found = [np.nan if row[name] is None else row[name] for name in names]
+            np.testing.assert_allclose(found, np.ravel(value), rtol=1e-6, atol=1e-9)
+            known.update(names)
+    assert rows[0].keys() == known | {"group", "budget", "strength"}
+
+
+def test_what_was_not_asked_for_is_not_written(mixtures):
+    (row, *_) = mixtures("--in-range")
+    for name in ("epochs", "lowest", "highest", "unconstrained", "sum_multipliers", "penalty"):
+        assert not any(column.startswith(name) for column in row)
 
 
 def test_all_combinations_of_what_has_several_values(mixtures):
@@ -239,29 +274,29 @@ def test_the_cost_of_the_bounds_for_people(run, mixtures):
 
 
 def test_several_mixtures_for_people(run, mixtures):
-    rows = mixtures("--in-range", "--prior", "0.2", "strength=0,0.01")
-    status, out, err = run(
-        "mixture", "domain_mixture", "--in-range", "--prior", "0.2", "strength=0,0.01", "--to", "text"
-    )
+    args = ("--in-range", "--prior", "0.2", "strength=0.01")
+    rows = mixtures(*args)
+    status, out, err = run("mixture", "domain_mixture", *args, "--to", "text")
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].split() == ["group", "strength", *"domain 1 domain 2 domain 3 domain 4 domain 5 loss".split()]
-    for row, line in zip(rows, lines[2 : 2 + len(rows)], strict=True):
-        group, strength, *proportions, loss = line.split()
-        assert (group, float(strength)) == (row["group"], row["strength"])
+    assert lines[0] == "domain_mixture, strength 0.01"
+    assert lines[1].split() == ["group", *"domain 1 domain 2 domain 3 domain 4 domain 5 loss".split()]
+    for row, line in zip(rows, lines[3 : 3 + len(rows)], strict=True):
+        group, *proportions, loss = line.split()
+        assert group == row["group"]
         np.testing.assert_allclose(np.array(proportions, float), vector(row, "proportion_domain"), atol=6e-5)
         assert float(loss) == pytest.approx(row["loss"], abs=6e-5)
     assert lines[-1].startswith("no mixture within the bounds is better by more than ")
     run("mixture", "domain_mixture", "--in-range", "--to", "text", "-o", "out.csv")
-    assert Path("out.csv").read_text().startswith("group")
+    assert Path("out.csv").read_text().startswith("domain_mixture\ngroup")
 
 
 def test_a_long_table_is_cut_for_people(run, monkeypatch):
-    monkeypatch.setattr(module, "SHOWN_ROWS", 3)
+    monkeypatch.setattr(jaxlaws.cli.search, "SHOWN_ROWS", 3)
     status, out, _ = run("mixture", "domain_mixture", "--in-range", "--to", "text")
     lines = out.splitlines()
-    assert (status, len(lines)) == (0, 2 + 3 + 1 + 2)
-    assert lines[5] == "... and 1 more rows; -o FILE keeps them all"
+    assert (status, len(lines)) == (0, 1 + 2 + 3 + 1 + 2)
+    assert lines[6] == "... and 1 more rows; -o FILE keeps them all"
 
 
 def test_how_far_from_the_best_an_answer_can_be(run, mixtures):
@@ -299,6 +334,165 @@ def test_warns_of_what_lies_outside_the_range(run):
         assert run("mixture", "domain_mixture", "--in-range", *more)[::2] == (0, ""), more
 
 
+# Allocations.
+
+
+@pytest.fixture
+def allocations(run):
+    """The rows that `jaxlaws allocate --json` prints."""
+
+    def allocations(*args):
+        status, out, err = run("allocate", *args, "--json")
+        assert status == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    return allocations
+
+
+def test_the_best_split_of_a_budget_is_that_of_the_formula(allocations):
+    budgets = [1e20, 1e22, 1e24]
+    groups = jl.laws["chinchilla"].groups
+    rows = allocations("chinchilla", "--budget", "1e20,1e22,1e24")
+    assert [(row["group"], row["budget"]) for row in rows] == [(g, budget) for g in groups for budget in budgets]
+    for row in rows:
+        c = groups[row["group"]]
+        flop = row["budget"] / 6
+        params = (c.alpha * c.A / (c.beta * c.B)) ** (1 / (c.alpha + c.beta)) * flop ** (c.beta / (c.alpha + c.beta))
+        assert row["params"] == pytest.approx(params, rel=1e-6)
+        assert row["tokens"] == pytest.approx(flop / params, rel=1e-6)
+        assert row["loss"] == pytest.approx(c.E + c.A / params**c.alpha + c.B * (params / flop) ** c.beta, rel=1e-12)
+        assert row["cost"] == pytest.approx(row["budget"], rel=1e-9)
+        assert row["gap"] < 1e-9
+        assert row["converged"] is row["feasible"] is row["convex"] is True
+
+
+def test_the_cheapest_allocation_of_a_loss_takes_its_cost_as_a_budget(allocations):
+    (row,) = allocations("chinchilla", "--target", "2.1", "--group", "besiroglu2024")
+    assert row["loss"] == pytest.approx(2.1, abs=1e-9)
+    (again,) = allocations("chinchilla", "--budget", repr(row["cost"]), "--group", "besiroglu2024")
+    assert again["loss"] == pytest.approx(2.1, abs=1e-9)
+    assert again["params"] == pytest.approx(row["params"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        (
+            ("data_constrained", "--budget", "1e21", "unique_tokens=1e10", "--max-epochs", "4", "--within", "0.1%"),
+            {"budget": 1e21, "unique_tokens": 1e10, "max_epochs": 4.0, "within": 0.001},
+        ),
+        (("chinchilla", "--budget", "1e22", "params=1e9", "--group", "besiroglu2024"), {"budget": 1e22, "params": 1e9}),
+        (
+            ("chinchilla", "--budget", "1e22", "--upper", "params=1e9", "--lower", "tokens=1e9"),
+            {"budget": 1e22, "upper": {"params": 1e9}, "lower": {"tokens": 1e9}},
+        ),
+        (("chinchilla", "budget=1e22", "upper_params=1e9"), {"budget": 1e22, "upper": {"params": 1e9}}),
+        (
+            ("chinchilla", "--budget", "1e22", "--cost", "inference", "--inference-tokens", "1e12"),
+            {"budget": 1e22, "cost": costs.training_and_inference(1e12)},
+        ),
+        (
+            ("moe", "--budget", "1e9", "--cost", "moe-total", "--integer", "num_experts", *MOE),
+            {
+                **{"budget": 1e9, "cost": costs.moe_total(0.5)},
+                **{"integers": ("num_experts",), "powers_of_two": ("num_experts",)},
+            },
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_are_those_of_allocate(asked, args, options):
+    law, groups, given = asked(allocation, "allocate", "allocate", *args)
+    assert law is jl.laws[args[0]]
+    assert groups == ([args[-1]] if args[-2] == "--group" else list(law.groups))
+    given = {
+        name: value
+        for name, value in given.items()
+        if value is not None and np.size(value) and (not isinstance(value, dict) or value)
+    }
+    assert given.keys() == {"cost", *options}
+    for name, value in {"cost": costs.training, **options}.items():
+        if name == "cost" and value is not costs.training:
+            assert given[name].func is value.func
+            assert given[name].keywords.keys() == value.keywords.keys()
+            value, given[name] = value.keywords, given[name].keywords
+        if isinstance(value, dict):
+            assert given[name].keys() == value.keys()
+            for key, number in value.items():
+                assert np.unique(given[name][key]).tolist() == [number]
+        elif isinstance(value, float):
+            assert np.unique(given[name]).tolist() == [value]
+        else:
+            assert given[name] == value
+
+
+def test_one_allocation_for_people(run, allocations):
+    args = ("data_constrained", "--budget", "1e22", "unique_tokens=1e10", "--max-epochs", "4", "--within", "0.1%")
+    (row,) = allocations(*args)
+    assert row["tokens"] == pytest.approx(4e10)
+    assert row["params"] == pytest.approx(1e22 / 6 / 4e10)
+    lines = run("allocate", *args, "--to", "text")[1].splitlines()
+    heading = "data_constrained, group all_data, unique_tokens 1e+10, budget 1e+22, max_epochs 4"
+    assert (lines[0], lines[1].split()[:4]) == (heading, ["input", "best", "lowest", "highest"])
+    for name, line in zip(("params", "tokens"), lines[3:5], strict=True):
+        values = [row[name], row[f"lowest_{name}"], row[f"highest_{name}"]]
+        assert line.split()[0] == name
+        assert [float(word) for word in line.split()[1:4]] == [pytest.approx(x, rel=1e-3) for x in values]
+    assert lines[4].split()[4:] == ["epochs", "tokens"]
+    assert lines[6].startswith(f"loss {row['loss']:.4f}, cost 1e+22, multiplier {row['multiplier']:.3g}; no allocation")
+
+
+def test_allocations_stay_within_the_range(run, allocations):
+    (row,) = allocations("chinchilla", "--budget", "1e22", "--group", "besiroglu2024", "--in-range")
+    for v in jl.variables(jl.laws["chinchilla"].inputs):
+        assert v.range[0] <= row[v.name] <= v.range[1] * (1 + 1e-12)
+    status, _, err = run("allocate", "chinchilla", "--budget", "1e24", "--group", "besiroglu2024")
+    assert status == 0
+    assert "params in 1 (fitted on 5.73e+07 to 1.62e+10)" in err
+
+
+def test_the_curve_of_budgets_for_people(run, allocations):
+    args = ("chinchilla", "--budget", "1e20,1e22,1e24")
+    lines = run("allocate", *args, "--to", "text")[1].splitlines()
+    rows = allocations(*args)
+    names = ["group", "budget", "params", "tokens", "loss", "cost", "multiplier"]
+    assert (lines[0], lines[1].split()) == ("chinchilla", names)
+    for row, line in zip(rows, lines[3 : 3 + len(rows)], strict=True):
+        group, *values = line.split()
+        assert group == row["group"]
+        assert [float(word) for word in values] == [pytest.approx(row[name], rel=5e-3) for name in names[1:]]
+    assert lines[-1].startswith("no allocation within the bounds is better by more than ")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("chinchilla",), "give --budget or --target"),
+        (("chinchilla", "--budget", "1e20", "--target", "2"), "not allowed with"),
+        (("chinchilla", "--budget", "1e20", "target=2"), "give --budget or --target"),
+        (("chinchilla", "--budget", "1e9", "--lower", "tokens=1e9,params=1e9"), "the budget 1e+09 is below 6e+18"),
+        (("chinchilla", "--budget", "1e20", "--cost", "x"), "'x' is not one of moe-active, "),
+        (("chinchilla", "--budget", "1e20", "--cost", "inference"), "training-and-inference needs --inference-tokens"),
+        (
+            ("chinchilla", "--budget", "1e20", "--inference-tokens", "1"),
+            "--inference-tokens is not for --cost training",
+        ),
+        (("chinchilla", "--budget", "1e20", "--lower", "3"), "--lower: name the inputs, as in --lower params=1e9"),
+        (("chinchilla", "--budget", "1e20", "--lower", "x=3"), "'x', which is not searched for"),
+        (("chinchilla", "--budget", "1e20", "--max-epochs", "4"), "use --upper"),
+        (("chinchilla", "--budget", "1e20", "params=1", "tokens=1"), "all inputs are given"),
+        (("chinchilla", "--budget", "1e20", "token=1"), "did you mean 'tokens'?"),
+        (("chinchilla", "--budget", "1e20", "tokens=0"), "tokens"),
+        (("moe", "--budget", "1e9"), "an input called tokens, which moe does not have; give another --cost"),
+        (("domain_mixture", "--budget", "1e9"), "not for proportions; for these, see jaxlaws mixture --help"),
+    ],
+)
+def test_bad_arguments_of_allocate(run, args, words):
+    status, out, err = run("allocate", *args)
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert words in err
+
+
 # What has no answer: exit status 1.
 
 
@@ -306,11 +500,11 @@ def test_bounds_that_contradict_each_other(run):
     contradiction = ("--sum", "1,2>=0.6", "--sum", "3,4,5>=0.6")
     status, out, err = run("mixture", "domain_mixture", "--group", "70M", *contradiction, "--to", "text")
     assert (status, out) == (1, "")
-    assert err == "jaxlaws: no mixture is within all bounds on sums\n"
+    assert err == "jaxlaws: no mixture is within the bounds; loosen --sum '1,2>=0.6' or '3,4,5>=0.6'\n"
     status, out, err = run("mixture", "domain_mixture", *contradiction, "--to", "text")
     assert status == 1
-    assert [line.split() for line in out.splitlines()[2:]] == [[group, "none"] for group in MIXTURE.groups]
-    assert err.startswith("jaxlaws: 4 of 4 without an answer: group 160M: no mixture is within all bounds on sums; ")
+    assert [line.split() for line in out.splitlines()[3:]] == [[group, "none"] for group in MIXTURE.groups]
+    assert err.startswith("jaxlaws: 4 of 4 without an answer: group 160M: no mixture is within the bounds; loosen ")
     assert err.count("\n") == 1
     status, out, err = run("mixture", "domain_mixture", *contradiction, "-o", "out.jsonl")
     assert (status, out) == (1, "")
@@ -323,10 +517,14 @@ def test_those_with_an_answer_are_shown_beside_those_without(run):
         *("mixture", "domain_mixture", "--group", "70M", "upper_1=0.2,0.1", "--sum", "1>=0.15", "--to", "text")
     )
     assert status == 1
-    assert "jaxlaws: 1 of 2 without an answer: upper_1 0.1: no mixture is within all bounds on sums\n" in err
-    first, second = out.splitlines()[2:4]
-    assert len(first.split()) == 2 + K + 1
-    assert second.split() == ["70M", "0.1", "none"]
+    assert (
+        "jaxlaws: 1 of 2 without an answer: upper_1 0.1: no mixture is within the bounds; loosen --sum '1>=0.15'\n"
+        in err
+    )
+    assert out.startswith("domain_mixture, group 70M\n")
+    first, second = out.splitlines()[3:5]
+    assert len(first.split()) == 1 + K + 1
+    assert second.split() == ["0.1", "none"]
 
 
 def test_a_search_that_does_not_end_says_so(run, monkeypatch):
@@ -335,7 +533,7 @@ def test_a_search_that_does_not_end_says_so(run, monkeypatch):
     status, out, err = run("mixture", "domain_mixture", "--in-range", "--to", "text")
     assert status == 1
     assert err == "jaxlaws: 1 of 4 without an answer: group 305M: the search did not end at the best in 99 steps\n"
-    assert [line.split()[7:] for line in out.splitlines()[2:6]] == [[], ["not", "the", "best"], [], []]
+    assert [line.split()[7:] for line in out.splitlines()[3:7]] == [[], ["not", "the", "best"], [], []]
 
 
 # Bad input: one line, exit status 2.
@@ -344,7 +542,7 @@ def test_a_search_that_does_not_end_says_so(run, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("sft",), "sft has no proportions of domains to search for; domain_mixture"),
+        (("sft",), "sft has no proportions of domains to search for; "),
         (("domain_mixtures",), "did you mean 'domain_mixture'?"),
         (("domain_mixture", "--group", "70"), "did you mean '70M'?"),
         (("domain_mixture", "--upper", "0.1"), "no mixture: the upper bounds"),
@@ -411,15 +609,16 @@ def test_bad_tables(run, text, words):
         assert status == 0
 
 
-def test_help_shows_examples_that_run(run):
-    for name in ("mixture",):
-        status, text, _ = run(name, "--help")
-        assert status == 0
-        examples = re.findall(rf"^  jaxlaws ({name} .*)$", text, re.MULTILINE)
-        assert len(examples) >= 3
-        for example in examples:
-            words = example.replace("'", "").split(" | ")[0].split()
-            assert run(*words)[0] == 0, example
+@pytest.mark.parametrize(
+    ("command", "module", "name"), [("mixture", module, "optimize_mixture"), ("allocate", allocation, "allocate")]
+)
+def test_help_shows_examples_that_run(run, asked, command, module, name):
+    status, text, _ = run(command, "--help")
+    assert status == 0
+    examples = re.findall(rf"^  jaxlaws ({command} .*)$", text, re.MULTILINE)
+    assert len(examples) >= 3
+    for example in examples:
+        assert asked(module, name, *shlex.split(example.split(" | ")[0]))
 
 
 WORDS = st.sampled_from(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import jax
 
 import jaxlaws
-from jaxlaws.cli import about, mixture, prediction
+from jaxlaws.cli import about, allocation, mixture, prediction
 from jaxlaws.cli.shared import NotFoundError
 from jaxlaws.law import UnknownNameError
 from jaxlaws.tables import DataError
@@ -126,6 +126,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (about, prediction, mixture):
+    for module in (about, prediction, mixture, allocation):
         module.add_commands(command)
     return parser

@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxlaws.catalogue import laws
 from jaxlaws.cli.search import (
-    SHOWN_ROWS,
     Axis,
     Problems,
+    certainty,
     check_answers,
     columns_of,
     entries,
@@ -23,7 +23,7 @@ from jaxlaws.cli.search import (
     number_list,
     print_columns,
     search_arguments,
-    short,
+    show_all,
     warn_of_range,
     write,
 )
@@ -45,7 +45,7 @@ the bound does, per unit.
 
 The exit status is 1 if a search found no mixture or did not end at the best, and 2 for bad input."""
 
-SUM_FORMS = "'1,2>=0.3', '1,2<=0.5' or '0.3<=1,2<=0.5', in quotes"
+SUM_FORMS = "'1,2>=0.3', '1,2=0.3' or '0.3<=1,2<=0.5', in quotes"
 NO_SLOPE = 1e-9  # what is left of the multiplier of a bound that an answer is not at
 
 
@@ -97,11 +97,12 @@ def add_commands(command: Command) -> None:
 
 def _sum(text: str) -> tuple[str, list[str], float, float]:
     """A bound on a sum: as written, the domains, the least and the largest value."""
-    parts = re.split("(<=|>=)", text)
+    parts = re.split("(<=|>=|=)", text)
     try:
         if len(parts) == 3:
             domains, sign, number = parts
-            low, high = (float(number), math.inf) if sign == ">=" else (-math.inf, float(number))
+            low = -math.inf if sign == "<=" else float(number)
+            high = math.inf if sign == ">=" else float(number)
         else:
             lowest, sign, domains, other, highest = parts
             low, high = float(lowest), float(highest)
@@ -143,7 +144,12 @@ def _mixture(args: argparse.Namespace) -> None:
     write(args, problems.columns, found, lambda: (_show_one if len(problems) == 1 else _show_all)(search, best))
     answered = best.feasible & best.converged
     warn_of_range(law, {name: x[answered] for name, x in {**inputs, simplex.name: best.proportions}.items()})
-    check_answers(problems, best.feasible, best.converged, "no mixture is within all bounds on sums", best.steps)
+
+    def none(i: int) -> str:
+        names = [repr(text) for text, wrong in zip(search.sums, best.conflicting[i], strict=True) if wrong]
+        return f"no mixture is within the bounds; loosen --sum {' or '.join(names)}"
+
+    check_answers(problems, best.feasible, best.converged, best.steps, none)
 
 
 def _simplex(law: Law) -> Var:
@@ -208,7 +214,7 @@ def _show_one(search: _Search, best: Mixture) -> None:
     best = jax.tree.map(lambda values: values[0], best)
     if not best.feasible:
         return
-    print(f"{law.name}, " + ", ".join(f"{name} {short(values[0])}" for name, values in problems.columns.items()))
+    print(problems.heading)
     at = _bounds(search, best)
     slopes = np.where(best.at_lower, best.lower_multipliers, best.upper_multipliers)
     cells = {domains.name: _count(domains.size), "proportion": list(map(_share, best.proportions))}
@@ -236,7 +242,7 @@ def _show_one(search: _Search, best: Mixture) -> None:
         print_columns({"sum": sums, "value": values, "multiplier": changes})
     kind = "worst loss - target" if "targets" in options else "weighted loss" if "weights" in options else "loss"
     penalty = f" and penalty {best.penalty:.4g}" if "prior" in options else ""
-    print(f"\n{kind} {best.loss:.6g}{penalty}; {_certainty(best.gap)}")
+    print(f"\n{kind} {best.loss:.6g}{penalty}; {certainty(best.gap, 'mixture')}")
     if "unconstrained" in options:
         print(f"without bounds it would be {best.unconstrained_loss:.6g}")
 
@@ -261,26 +267,14 @@ def _epochs(count: float) -> str:
 
 def _show_all(search: _Search, best: Mixture) -> None:
     """Mixtures, a row each."""
-    good = best.feasible & best.converged
-    shown = jax.tree.map(lambda values: values[:SHOWN_ROWS], best)
-    cells = {name: list(map(short, values[:SHOWN_ROWS])) for name, values in search.problems.columns.items()}
-    for i, proportions in enumerate(shown.proportions.T, 1):
-        cells[f"{search.domains.name} {i}"] = list(map(_share, proportions))
-    cells["loss - target" if "targets" in search.options else "loss"] = [f"{loss:.4f}" for loss in shown.loss]
+    cells = {f"{search.domains.name} {i}": list(map(_share, ps)) for i, ps in enumerate(best.proportions.T, 1)}
+    cells["loss - target" if "targets" in search.options else "loss"] = [f"{loss:.4f}" for loss in best.loss]
     if "unconstrained" in search.options:
-        cells["without bounds"] = [f"{loss:.4f}" for loss in shown.unconstrained_loss]
-    for name in cells.keys() - search.problems.columns.keys():
-        cells[name] = [text if feasible else "" for text, feasible in zip(cells[name], shown.feasible, strict=True)]
-    if not good.all():
-        cells["answer"] = [
-            "" if ok else "not the best" if feasible else "none"
-            for ok, feasible in zip(good[:SHOWN_ROWS], shown.feasible, strict=True)
-        ]
-    print_columns(cells)
-    if len(search.problems) > SHOWN_ROWS:
-        print(f"... and {len(search.problems) - SHOWN_ROWS:,} more rows; -o FILE keeps them all")
+        cells["without bounds"] = [f"{loss:.4f}" for loss in best.unconstrained_loss]
+    show_all(search.problems, cells, best.feasible, best.converged)
+    good = best.feasible & best.converged
     if good.any():
-        print(f"\n{_certainty(best.gap[good])}")
+        print(f"\n{certainty(best.gap[good], 'mixture')}")
 
 
 def _count(size: int) -> list[str]:
@@ -289,15 +283,3 @@ def _count(size: int) -> list[str]:
 
 def _share(p: float) -> str:
     return f"{p:.4f}" if p >= 5e-5 or p == 0 else f"{p:.0e}"
-
-
-def _certainty(gap: np.ndarray) -> str:
-    if not np.isfinite(gap).all():
-        return "whether another mixture is better is not known"
-    return f"no mixture within the bounds is better by more than {_rounded_up(np.max(gap)):g}"
-
-
-def _rounded_up(x: float) -> float:
-    """One digit of a bound, which stays one; below 1e-12 there is nothing but rounding."""
-    unit = 10.0 ** math.floor(math.log10(max(x, 1e-12)))
-    return max(math.ceil(x / unit), 1) * unit

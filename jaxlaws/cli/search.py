@@ -31,9 +31,9 @@ from jaxlaws.law import Law, UnknownNameError, Var, variables
 from jaxlaws.tables import DataError, Outside, Rows
 
 __all__ = [
-    "SHOWN_ROWS",
     "Axis",
     "Problems",
+    "certainty",
     "check_answers",
     "columns_of",
     "entries",
@@ -42,6 +42,7 @@ __all__ = [
     "print_columns",
     "search_arguments",
     "short",
+    "show_all",
     "warn_of_range",
     "write",
 ]
@@ -145,6 +146,8 @@ class Problems:
     Attributes:
         columns: What is given per problem, each a list with a value for each problem.
         names: What to call each problem: what sets it apart from the others.
+        varying: The columns that are not the same for all problems.
+        heading: The law, and the columns that are.
     """
 
     def __init__(self, law: Law, args: argparse.Namespace, numbers: Sequence[str], options: Sequence[str]):
@@ -164,6 +167,9 @@ class Problems:
                 error = UnknownNameError.of(f"group of {law.name}", group, law.groups)
                 raise DataError(f"{source}: column 'group', row {i + 1}: {error}")
         varying = [name for name in apart[0] if len({point[name] for point in apart}) > 1]
+        self.varying = [name for name in self.columns if len({str(value) for value in self.columns[name]}) > 1]
+        same = [f"{name} {short(values[0])}" for name, values in self.columns.items() if name not in self.varying]
+        self.heading = ", ".join([law.name, *same])
         self.names = [", ".join(f"{name} {short(point[name])}" for name in varying) for point in apart]
 
     def __len__(self) -> int:
@@ -198,7 +204,7 @@ class Problems:
             values[:, axis.numbered(option).index(name)] = self.columns[name]
         return values
 
-    def in_words(self, error: ValueError) -> str:
+    def in_words(self, error: Exception) -> str:
         """An error in one line, which has a name in place of the index of a problem."""
         text = " ".join(str(error).split())
         place = re.search(r" in problem \((\d+),\)", text)
@@ -310,21 +316,50 @@ def warn_of_range(law: Law, inputs: Mapping[str, np.ndarray]) -> None:
 
 
 def check_answers(
-    problems: Problems, feasible: np.ndarray, converged: np.ndarray, none: str, steps: np.ndarray
+    problems: Problems, feasible: np.ndarray, converged: np.ndarray, steps: np.ndarray, none: Callable[[int], str]
 ) -> None:
-    """A NotFoundError if problems have no answer; `none` says why there is none."""
+    """A NotFoundError if problems have no answer; `none` says of a problem why there is none."""
     bad = np.flatnonzero(~(feasible & converged))
     if not bad.size:
         return
     texts = []
     for i in bad[:5]:
-        reason = f"the search did not end at the best in {steps[i]} steps" if feasible[i] else none
+        reason = f"the search did not end at the best in {steps[i]} steps" if feasible[i] else none(i)
         texts.append(f"{problems.names[i]}: {reason}" if problems.names[i] else reason)
     more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
     count = f"{len(bad)} of {len(problems)} without an answer: " if len(problems) > 1 else ""
     raise NotFoundError(count + "; ".join(texts) + more)
 
 
+def show_all(
+    problems: Problems, found: Mapping[str, Sequence[str]], feasible: np.ndarray, converged: np.ndarray
+) -> None:
+    """Print a table for people with a row per problem."""
+    cells = {name: list(map(short, problems.columns[name])) for name in problems.varying}
+    for name, texts in found.items():
+        cells[name] = [text if ok else "" for text, ok in zip(texts, feasible, strict=True)]
+    if not (feasible & converged).all():
+        ends = zip(feasible, converged, strict=True)
+        cells["answer"] = ["none" if not ok else "" if ended else "not the best" for ok, ended in ends]
+    print(problems.heading)
+    print_columns({name: texts[:SHOWN_ROWS] for name, texts in cells.items()})
+    if len(problems) > SHOWN_ROWS:
+        print(f"... and {len(problems) - SHOWN_ROWS:,} more rows; -o FILE keeps them all")
+
+
 def print_columns(columns: Mapping[str, Sequence[str]]) -> None:
     """Print a table for people that is given by columns."""
     print_table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def certainty(gap: np.ndarray, what: str, better: str = "better", unit: str = "") -> str:
+    """What is known of how far from the best answers are."""
+    if not np.isfinite(gap).all():
+        return f"whether another {what} is {better} is not known"
+    return f"no {what} within the bounds is {better} by more than {_rounded_up(np.max(gap)):g}{unit}"
+
+
+def _rounded_up(x: float) -> float:
+    """One digit of a bound, which stays one; below 1e-12 there is nothing but rounding."""
+    unit = 10.0 ** math.floor(math.log10(max(x, 1e-12)))
+    return max(math.ceil(x / unit), 1) * unit
