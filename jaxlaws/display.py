@@ -24,12 +24,13 @@ def print_table(
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, pad_edge=False, show_edge=markdown)
     for i, name in enumerate(header):
         right = all(_is_number(row[i]) for row in rows)
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold", no_wrap=right)
+        widest = max((len(row[i]) for row in rows), default=0) if right else None  # a number is never cut
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold", min_width=widest)
     for row in rows:
         table.add_row(*map(Text, row))
     file = file or sys.stdout
     width = None if file.isatty() and not markdown else 10_000
-    Console(file=file, width=width, highlight=False).print(table)
+    Console(file=file, width=width, highlight=False).print(table, crop=False)
 
 
 def _is_number(text: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +14,7 @@ import jax.monitoring
 import pytest
 
 import jaxlaws as jl
+from jaxlaws.cli import main
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
@@ -93,3 +96,19 @@ def runs():
         return path
 
     return path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command: exit status, standard output, standard error."""
+
+    def run(*args, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin))))
+        try:
+            status = main([str(arg) for arg in args])
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run

@@ -43,22 +43,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the command: exit status, standard output, standard error."""
-
-    def run(*args, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin))))
-        try:
-            status = main([str(arg) for arg in args])
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
-
-
 def command(*args, **options):
     return subprocess.run([sys.executable, "-m", "jaxlaws", *map(str, args)], capture_output=True, **options)
 

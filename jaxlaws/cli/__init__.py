@@ -1,0 +1,131 @@
+"""The `jaxlaws` command: laws for tables in files, searches with them, and what is known about them.
+
+Each module has some of the commands, and tells the parser their options with `add_commands`; but `shared` has what all
+of them share, and `search` what those share that search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+
+import jaxlaws
+from jaxlaws.cli import about, allocation, mixture, prediction
+from jaxlaws.cli.shared import NotFoundError
+from jaxlaws.law import UnknownNameError
+from jaxlaws.tables import DataError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit status: 0, 1 for a search without an answer, or 2 for bad input.
+    """
+    if argv is None:
+        _settle()
+    status = _run(_arguments(argv))
+    if argv is None:
+        # At once: threads of Arrow may still be reading, and abort a process that is being taken down; and taking
+        # down what is imported takes longer than many a run.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    return status
+
+
+def _settle() -> None:
+    """Set what only the command may set, in a process of its own."""
+    gc.freeze()  # what is imported is no garbage, and is not looked through again
+    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "jaxlaws")
+    settings = {
+        "jax_compilation_cache_dir": folder if os.path.isabs(folder) else None,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_logging_level": "CRITICAL",  # what does not fit in the cache, or to the processor, is compiled again
+    }
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        if sys.stdout is None:
+            raise DataError("standard output is closed")
+        args.run(args)
+        sys.stdout.flush()
+    except (DataError, UnknownNameError) as error:
+        return _fail(error)
+    except NotFoundError as error:
+        return _fail(error, status=1)
+    except BrokenPipeError:  # the reader of the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return _fail(f"{error.filename}: {reason}" if error.filename else reason)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message: object, status: int = 2) -> int:
+    print(f"jaxlaws: {message}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args, others = parser.parse_known_args(argv)
+    if hasattr(args, "problems") and not any(word.startswith("-") for word in others):
+        args.problems += others  # argparse gives a list that may be empty nothing that comes after an option
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jaxlaws",
+        description="Predict and minimise the loss of language models with scaling laws.",
+        epilog='"jaxlaws COMMAND --help" shows the options of a command, with examples. Compiled functions are kept '
+        "for the next run in $XDG_CACHE_HOME/jaxlaws, by default ~/.cache/jaxlaws; JAX_COMPILATION_CACHE_DIR names "
+        "another folder, and JAX_ENABLE_COMPILATION_CACHE=false keeps none.",
+    )
+    parser.add_argument("--version", action="version", version=f"jaxlaws {jaxlaws.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[Any], None], summary: str, examples: str, more: str = "") -> Any:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.\n\n{more}".rstrip(),
+            epilog="examples:\n" + "".join(f"  {line}\n" for line in examples.splitlines()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    for module in (about, prediction, mixture, allocation):
+        module.add_commands(command)
+    return parser

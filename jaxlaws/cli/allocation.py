@@ -1,0 +1,237 @@
+"""The command that searches for sizes and amounts of data: what to do with a budget, or what a loss costs."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlaws.catalogue import laws
+from jaxlaws.cli.search import (
+    Axis,
+    Problems,
+    certainty,
+    check_answers,
+    entries,
+    fraction,
+    number_list,
+    print_columns,
+    search_arguments,
+    show_all,
+    warn_of_range,
+    write,
+)
+from jaxlaws.cli.shared import Command, output_format
+from jaxlaws.law import Law, Var, variables
+from jaxlaws.optimize import costs
+from jaxlaws.optimize.allocation import allocate
+from jaxlaws.tables import DataError
+
+__all__ = ["add_commands"]
+
+ALLOCATE = """\
+Inputs that are given as NAME=VALUE stay as they are, and the others are searched for. A row is printed for each group,
+budget or target, and for all combinations of NAME=VALUE,VALUE,... of inputs, of budget, max_epochs, the numbers of the
+cost, and lower_tokens, upper_tokens and so on; or FILE has such columns, and a problem per row. The multiplier is how
+much the loss changes with the logarithm of the budget, or the logarithm of the cost with the target.
+
+The exit status is 1 if a search found nothing or did not end at the best, and 2 for bad input."""
+
+
+def add_commands(command: Command) -> None:
+    """Add the commands to the parser."""
+    sub = command(
+        "allocate",
+        _allocate,
+        "find the inputs with the least loss for a budget, or the least cost of a loss",
+        "jaxlaws allocate chinchilla --budget 1e22,1e23,1e24 --group besiroglu2024\n"
+        "jaxlaws allocate chinchilla --target 2.1 --lower tokens=1e9\n"
+        "jaxlaws allocate data_constrained --budget 1e22 unique_tokens=1e10 --max-epochs 4 --within 0.1%\n"
+        "jaxlaws allocate chinchilla --budget 1e22 --cost inference --inference-tokens 0,1e12 --json\n"
+        "jaxlaws allocate moe --budget 1e9 --cost moe-active --upper num_experts=64 --power-of-two num_experts",
+        ALLOCATE,
+    )
+    search_arguments(sub)
+    limit = sub.add_mutually_exclusive_group()
+    limit.add_argument("--budget", metavar="C,...", type=number_list, help="the most it may cost; FLOP by default")
+    limit.add_argument("--target", metavar="L,...", type=number_list, help="reach this loss, at the least cost")
+    names = [name.replace("_", "-") for name in costs.__all__]
+    sub.add_argument(
+        "--cost", metavar="COST", type=_cost, help=f"what is paid for: {', '.join(names)} (default training)"
+    )
+    for name, users in _numbers_of_costs().items():
+        sub.add_argument(f"--{_option(name)}", metavar="X,...", type=number_list, help=f"for {', '.join(users)}")
+    sub.add_argument("--lower", metavar="NAME=X,...", type=entries, help="least values of inputs")
+    sub.add_argument("--upper", metavar="NAME=X,...", type=entries, help="largest values of inputs")
+    sub.add_argument("--max-epochs", metavar="X,...", type=number_list, help="passes over unique_tokens, at most")
+    sub.add_argument("--integer", metavar="NAME,...", type=_names, help="inputs that must be whole numbers")
+    sub.add_argument("--power-of-two", metavar="NAME,...", type=_names, help="inputs that must be powers of two")
+    sub.add_argument("--weights", metavar="W,W,...", type=entries, help="weights of the outputs (default: their mean)")
+    sub.add_argument(
+        "--within",
+        metavar="X",
+        type=fraction,
+        help="also find how far each input can move for 1%%, or 0.01, of the loss",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _cost(text: str) -> str:
+    """The name of a cost, from that or from a word of it."""
+    name = text.replace("-", "_")
+    found = [known for known in costs.__all__ if name == known] or [k for k in costs.__all__ if name in k.split("_")]
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(map(_option, costs.__all__))}")
+    return found[0]
+
+
+def _parameters(cost: str) -> dict[str, bool]:
+    """The numbers that a cost is made with, and whether it needs them; none where it is a function of the inputs."""
+    found = inspect.signature(getattr(costs, cost)).parameters.values()
+    return {p.name: p.default is inspect.Parameter.empty for p in found if p.name != "inputs"}
+
+
+def _numbers_of_costs() -> dict[str, list[str]]:
+    """Which costs take each number."""
+    found: dict[str, list[str]] = {}
+    for cost in costs.__all__:
+        for name in _parameters(cost):
+            found.setdefault(name, []).append(cost)
+    return found
+
+
+def _allocate(args: argparse.Namespace) -> None:
+    output_format(args)  # what is wrong with it is told before the search
+    law = laws[args.law]
+    inputs = variables(law.inputs)
+    parameters = list(_numbers_of_costs())
+    numbers = ["budget", "target", "max_epochs", *parameters, *(name for v in inputs for name in (v.name, *v.aliases))]
+    numbers += [f"{kind}_{v.name}" for kind in ("lower", "upper") for v in inputs]
+    problems = Problems(law, args, numbers, ["budget", "target", "max_epochs", *parameters])
+    free = [v for v in inputs if not any(name in problems.columns for name in (v.name, *v.aliases))]
+    if vectors := [v.name for v in free if v.shape]:
+        raise DataError(f"allocate searches for numbers, not for {vectors[0]}; for these, see jaxlaws mixture --help")
+    given = problems.inputs(law, searched=free)
+    options = _options(law, args, problems, free)
+    try:
+        best = jax.tree.map(np.asarray, allocate(law, problems.columns["group"], **{**options, **given}))
+    except (TypeError, ValueError) as error:
+        text = problems.in_words(error)
+        raise DataError(
+            text.replace("give cost=", "give another --cost").replace("use upper=", "use --upper")
+        ) from None
+    found: dict[str, Any] = {}
+    for name, values in vars(best).items():
+        if name in ("lowest", "highest") and args.within is None:
+            continue
+        if not isinstance(values, law.inputs):
+            found[name] = values
+            continue
+        for v in free:
+            found[v.name if name == "inputs" else f"{name}_{v.name}"] = getattr(values, v.name)
+    shape = (len(problems),)
+    rows = {name: np.broadcast_to(values, shape) for name, values in found.items()}
+    write(
+        args,
+        problems.columns,
+        {name: values.tolist() for name, values in rows.items()},
+        lambda: _show(args, problems, free, rows),
+    )
+    answered = rows["feasible"] & rows["converged"]
+    warn_of_range(law, {v.name: np.broadcast_to(getattr(best.inputs, v.name), shape)[answered] for v in inputs})
+    none = "no allocation meets all constraints"
+    check_answers(problems, rows["feasible"], rows["converged"], rows["steps"], lambda i: none)
+
+
+def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[Var]) -> dict[str, Any]:
+    """The arguments of `allocate`."""
+
+    def column(name: str) -> np.ndarray | None:
+        return np.array(problems.columns[name], np.float64) if name in problems.columns else None
+
+    options: dict[str, Any] = {"max_epochs": column("max_epochs"), "within": args.within}
+    options |= {name: column(name) for name in ("budget", "target")}
+    if (options["budget"] is None) == (options["target"] is None):
+        raise DataError("give --budget or --target")
+    cost = args.cost or "training"
+    parameters = _parameters(cost)
+    for name in _numbers_of_costs():
+        if name in problems.columns and name not in parameters:
+            raise DataError(f"--{_option(name)} is not for --cost {_option(cost)}")
+    for name, needed in parameters.items():
+        if needed and name not in problems.columns:
+            raise DataError(f"--cost {_option(cost)} needs --{_option(name)}")
+    make = getattr(costs, cost)
+    given = {name: column(name) for name in parameters if name in problems.columns}
+    options["cost"] = make(**given) if parameters else make
+    for kind in ("lower", "upper"):
+        bounds = getattr(args, kind) or {}
+        if isinstance(bounds, list):
+            raise DataError(f"--{kind}: name the inputs, as in --{kind} {free[0].name if free else 'tokens'}=1e9")
+        bounds = {**bounds}
+        for v in free:
+            if (values := column(f"{kind}_{v.name}")) is not None:
+                bounds[v.name] = values
+            if args.in_range and v.range is not None:
+                end = v.range[kind == "upper"]
+                narrower = np.maximum if kind == "lower" else np.minimum
+                bounds[v.name] = narrower(bounds.get(v.name, end), end)
+        options[kind] = bounds
+    options["integers"] = args.integer
+    options["powers_of_two"] = args.power_of_two or ()
+    if args.weights is not None:
+        if not law.output_shape:
+            raise DataError(f"--weights: {law.name} has one output, and takes none")
+        options["weights"] = Axis(law, law.output_shape[0], law.output_columns).vector("weights", args.weights, 0.0)
+    return options
+
+
+def _show(args: argparse.Namespace, problems: Problems, free: list[Var], rows: dict[str, np.ndarray]) -> None:
+    """One allocation, input by input, or several, a row each."""
+    what = {"loss": [f"{x:.4f}" for x in rows["loss"]], "cost": [f"{x:.4g}" for x in rows["cost"]]}
+    what["multiplier"] = [f"{x:.3g}" for x in rows["multiplier"]]
+    good = rows["feasible"] & rows["converged"]
+    epochs = np.asarray(problems.columns.get("max_epochs", np.full(len(problems), np.inf)))
+    unique = rows["unique_tokens"] if "unique_tokens" in rows else problems.columns.get("unique_tokens", 1.0)
+    most = epochs * unique
+    if len(problems) == 1:
+        if not rows["feasible"].all():
+            return
+        print(problems.heading)
+        cells = {"input": [v.name for v in free], "best": [f"{rows[v.name][0]:.4g}" for v in free]}
+        if args.within is not None:
+            cells |= {end: [f"{rows[f'{end}_{v.name}'][0]:.4g}" for v in free] for end in ("lowest", "highest")}
+        if any(at := [_bound(v, rows, most, 0) for v in free]):
+            cells["at its bound"] = at
+        print_columns({**cells, "unit": [v.unit for v in free]})
+        print("\n" + ", ".join(f"{name} {texts[0]}" for name, texts in what.items()), end="; ")
+    else:
+        found = {v.name: [f"{x:.4g}" for x in rows[v.name]] for v in free}
+        for v in free:
+            if any(at := [_bound(v, rows, most, i) for i in range(len(problems))]):
+                found[f"{v.name} at"] = at
+        show_all(problems, {**found, **what}, rows["feasible"], rows["converged"])
+        print()
+    if good.any():
+        gap = rows["gap"][good]
+        if "target" in problems.columns:  # it is the logarithm of the cost that has a gap
+            print(certainty(100 * gap, "allocation", "cheaper", "%"))
+        else:
+            print(certainty(gap, "allocation"))
+
+
+def _bound(v: Var, rows: dict[str, np.ndarray], most_tokens: np.ndarray, i: int) -> str:
+    """Which of its bounds an input is at."""
+    if v.name == "tokens" and rows["tokens"][i] > (1 - 1e-6) * most_tokens[i]:
+        return "epochs"
+    return "lower" if rows[f"at_lower_{v.name}"][i] else "upper" if rows[f"at_upper_{v.name}"][i] else ""

@@ -1,0 +1,299 @@
+"""Commands that apply a law to the rows of a table: predict, gradient, evaluate; and example, which makes one."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from jaxlaws import tables
+from jaxlaws.catalogue import laws
+from jaxlaws.cli.shared import (
+    FORMATS,
+    Command,
+    attended,
+    file_arguments,
+    floats,
+    grid,
+    known_group,
+    output_format,
+    print_json,
+    print_table,
+    usual_format,
+    warn,
+)
+from jaxlaws.law import Law, variables
+from jaxlaws.scores import Tally
+from jaxlaws.tables import DataError, Outside
+
+__all__ = ["add_commands"]
+
+TABLES = """\
+FILE is Parquet (.parquet, .pq), CSV (.csv) or JSON lines (.jsonl, .ndjson, .json), the texts also compressed (.gz,
+.zst, ...), or - for standard input. It needs a column per input of the law ("jaxlaws show LAW" names them). Or give
+the inputs right here, as NAME=VALUE,VALUE,...: all combinations are computed."""
+
+
+def add_commands(command: Command) -> None:
+    """Add the commands to the parser."""
+    sub = command(
+        "predict",
+        _predict,
+        "predict the outputs of a law for a table of configurations",
+        "jaxlaws predict parallel num_params=1e9,2e9,4e9 parallel_size=1,2,4,8 --group pile\n"
+        "jaxlaws predict parallel runs.parquet -o predicted.parquet\n"
+        "jaxlaws predict sft runs.csv --group \"('gpt2', 'flan')\" --gradients\n"
+        "zcat runs.csv.gz | jaxlaws predict moe - --json | head",
+        TABLES,
+    )
+    _table_arguments(sub)
+    _output_arguments(sub)
+    sub.add_argument("--gradients", action="store_true", help="also write the derivatives by each input")
+
+    sub = command(
+        "gradient",
+        _gradient,
+        "differentiate a law by its inputs, for a table of configurations",
+        "jaxlaws gradient parallel runs.parquet -o gradients.parquet\n"
+        "jaxlaws gradient moe dense_parameter_count=1e8 num_experts=1,8,64 --elasticity",
+        TABLES,
+    )
+    _table_arguments(sub)
+    _output_arguments(sub)
+    sub.add_argument("--elasticity", action="store_true", help="write percent of output per percent of input instead")
+
+    sub = command(
+        "evaluate",
+        _evaluate,
+        "score a law on a table of measured runs",
+        "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json",
+        "The table holds the inputs and the measured outputs. R2, NMSE and NMAE as in SLDBench: per output over all\n"
+        "rows, averaged over outputs.",
+    )
+    _table_arguments(sub, grid=False)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command(
+        "example",
+        _example,
+        "make a table of random configurations within the range a law was fitted on",
+        "jaxlaws example parallel | jaxlaws predict parallel -\n"
+        "jaxlaws example parallel --rows 10000000 -o configurations.parquet",
+    )
+    sub.add_argument("law", metavar="LAW")
+    sub.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
+    sub.add_argument("--seed", metavar="N", type=_seed, default=0, help="which random ones (default 0)")
+    sub.add_argument("-o", "--output", metavar="OUT", default="-", help="file to write (default: standard output)")
+    sub.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
+    sub.set_defaults(json=False)
+
+
+def _table_arguments(sub: Any, grid: bool = True) -> None:
+    sub.add_argument("law", metavar="LAW")
+    if grid:
+        sub.add_argument("table", metavar="FILE | NAME=VALUE,...", nargs="+", help="the table, or the inputs")
+    else:
+        sub.add_argument("table", metavar="FILE", nargs=1, help="the table")
+    group = sub.add_mutually_exclusive_group()
+    group.add_argument("--group", metavar="G", help="group of the law to use for all rows")
+    group.add_argument(
+        "--group-column", metavar="C", help='column with the group of each row (default "group", where there is one)'
+    )
+    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+
+
+def _output_arguments(sub: Any) -> None:
+    file_arguments(sub)
+    sub.add_argument("--float32", action="store_true", help="compute in float32 (default float64)")
+    sub.add_argument("--strict", action="store_true", help="make inputs outside the fitted range an error")
+    sub.add_argument(
+        "--weights", metavar="W,W,...", type=floats, help="differentiate this sum of the outputs (default: their mean)"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    _transform(args, ("value", "gradient") if args.gradients else ("value",))
+
+
+def _gradient(args: argparse.Namespace) -> None:
+    _transform(args, ("elasticity",) if args.elasticity else ("gradient",))
+
+
+def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
+    """Read a table batch by batch, add the columns of the verbs, and write it."""
+    import pyarrow as pa
+
+    from jaxlaws import files
+
+    law = laws[args.law]
+    group = _group(law, args)
+    if args.weights is not None and "value" in verbs and len(verbs) == 1:
+        raise DataError("--weights are those of the outputs in a derivative; --gradients is missing")
+    if args.weights is not None and not law.output_shape:
+        raise DataError(f"--weights: {law.name} has one output, and takes none")
+    if args.weights is not None and len(args.weights) != len(law.output_columns):
+        raise DataError(f"--weights: {law.name} has {len(law.output_columns)} outputs, not {len(args.weights)}")
+    form, compression = output_format(args)
+    dtype = np.float32 if args.float32 else np.float64
+    outside = Outside(law)
+    others = 0  # rows of another group than the one that is used for all
+    first_row = 1
+
+    def extended() -> Iterator[Any]:
+        nonlocal first_row, others
+        for table in reader:
+            as_numbers = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
+            frame = tables.as_frame(as_numbers)
+            rows = tables.read(law, frame, group, dtype=dtype, first_row=first_row)
+            outside.add(rows)
+            if args.strict and outside.rows:
+                raise DataError(str(outside))
+            if args.group is not None and frame.schema.get("group") in (nw.String, nw.Categorical):
+                others += int((frame["group"].cast(nw.String) != args.group).sum())
+            if form in ("parquet", "jsonl"):
+                table = as_numbers
+            for name, values in tables.results(law, rows, verbs, frame.columns, args.weights).items():
+                # pa.array() would load pandas.
+                column = pa.Array.from_buffers(
+                    pa.from_numpy_dtype(values.dtype), rows.count, [None, pa.py_buffer(values)]
+                )
+                table = table.append_column(name, column)
+            first_row += rows.count
+            yield table
+
+    with (
+        _open(law, args, typed=form in ("parquet", "jsonl")) as (reader, numbers),
+        files.open_writer(args.output, form or usual_format(reader.format), compression, reader.schema) as writer,
+        attended() as watch,
+        # Each table is written while the next one is read and predicted. Not from a stream: a thread that waits for
+        # one cannot be interrupted.
+        files.ahead(extended()) if reader.regular else contextlib.nullcontext(extended()) as finished,
+    ):
+        written = 0
+        for table in finished:
+            writer.write(table)
+            written += len(table)
+            watch(written, reader.fraction(written))
+        if not written:
+            raise DataError("the table has no rows")
+    if others:
+        warn(f"{args.group!r} was used for all rows, and {others:,} have another group in column 'group'")
+    if outside.rows:
+        warn(outside)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from jaxlaws import files
+
+    law = laws[args.law]
+    group = _group(law, args)
+    tally = Tally(law)
+    first_row = 1
+    only = [args.group_column or "group"]
+    with _open(law, args, law.output_columns, only=only) as (reader, numbers), attended() as watch:
+        for table in reader:
+            table = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
+            first_row += tally.add(tables.as_frame(table), group, first_row)
+            watch(first_row - 1, reader.fraction(first_row - 1))
+        scores = tally.scores()
+    if args.json:
+        return print_json(dataclasses.asdict(scores))
+    rows = [(name, *(f"{x:.6f}" for x in s.values())) for name, s in scores.outputs.items()]
+    if len(rows) > 1:
+        rows.append(("mean", *(f"{getattr(scores, key):.6f}" for key in ("r2", "nmse", "nmae"))))
+    print_table((f"{scores.rows} rows", "R2", "NMSE", "NMAE"), rows)
+
+
+def _example(args: argparse.Namespace) -> None:
+    import pyarrow as pa
+
+    from jaxlaws import files
+
+    law = laws[args.law]
+    unbounded = [v.name for v in variables(law.inputs) if v.range is None and v.total is None]
+    if unbounded:
+        raise DataError(f"the range that {law.name} was fitted on is not known for {unbounded[0]}")
+    form, compression = output_format(args)
+    random = np.random.default_rng(args.seed)
+    names = np.array(list(law.groups))
+    with files.open_writer(args.output, form or usual_format("csv"), compression) as writer, attended() as watch:
+        for start in range(0, args.rows, 1 << 20):
+            count = min(1 << 20, args.rows - start)
+            columns: dict[str, Any] = {}
+            for v in variables(law.inputs):
+                if v.total is not None:
+                    values = random.dirichlet(np.ones(len(v.column_names(law.sizes))), count) * v.total
+                else:
+                    low, high = np.log(np.asarray(v.range, np.float64))
+                    values = np.exp(random.uniform(low, high, (count, *np.shape(low))))
+                    values = values.round() if v.integer else values
+                columns.update(zip(v.column_names(law.sizes), values.reshape(count, -1).T, strict=True))
+            groups = pa.DictionaryArray.from_arrays(random.integers(len(names), size=count, dtype=np.int32), names)
+            writer.write(pa.table({"group": groups.cast(pa.string()), **columns}))
+            watch(start + count, (start + count) / args.rows)
+
+
+def _group(law: Law, args: argparse.Namespace) -> str | None:
+    if args.group is not None:
+        return known_group(law, args.group)
+    column: str | None = args.group_column
+    return column
+
+
+@contextlib.contextmanager
+def _open(
+    law: Law,
+    args: argparse.Namespace,
+    more: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    typed: bool = True,
+) -> Iterator[tuple[Any, list[str]]]:
+    """The table that the arguments name, and its columns of numbers; errors in it begin with its name.
+
+    With `only`, no columns are read but those and the columns of numbers.
+    """
+    from jaxlaws import files
+
+    numbers = [*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), *more]
+    words = args.table
+    if any("=" in word for word in words) and not (len(words) == 1 and os.path.exists(words[0])):
+        name = "inputs"
+        opened: Any = contextlib.nullcontext(files.Reader.of(grid(words, numbers)))
+    elif len(words) > 1:
+        raise DataError(f"one table at a time; {words[1]!r} is a second one")
+    else:
+        name = "standard input" if words[0] == "-" else words[0]
+        opened = files.open_reader(
+            words[0],
+            args.source,
+            columns=None if only is None else [*numbers, *only],
+            numbers=numbers,
+            text=[args.group_column or "group"],
+            typed=typed,
+        )
+    try:
+        with opened as reader:
+            if args.group_column is not None and args.group_column not in reader.schema.names:
+                raise tables.missing(reader.schema.names, args.group_column)
+            yield reader, numbers
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None

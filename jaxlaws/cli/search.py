@@ -1,0 +1,365 @@
+"""What the commands share that search: problems in, answers out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxlaws import tables
+from jaxlaws.cli.shared import (
+    FORMATS,
+    NotFoundError,
+    file_arguments,
+    floats,
+    grid,
+    known_group,
+    output_format,
+    print_table,
+    usual_format,
+    warn,
+)
+from jaxlaws.law import Law, UnknownNameError, Var, variables
+from jaxlaws.tables import DataError, Outside, Rows
+
+__all__ = [
+    "Axis",
+    "Problems",
+    "certainty",
+    "check_answers",
+    "columns_of",
+    "entries",
+    "fraction",
+    "number_list",
+    "print_columns",
+    "search_arguments",
+    "short",
+    "show_all",
+    "warn_of_range",
+    "write",
+]
+
+SHOWN_ROWS = 50  # of a table for people
+
+
+def search_arguments(sub: Any) -> None:
+    """The arguments of every search."""
+    sub.add_argument("law", metavar="LAW")
+    sub.add_argument("problems", metavar="FILE | NAME=VALUE,...", nargs="*", help="several problems")
+    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+    sub.add_argument(
+        "--group",
+        metavar="G",
+        action="append",
+        dest="groups",
+        help="group of the law; may be given several times (default: all)",
+    )
+    sub.add_argument("--in-range", action="store_true", help="search only the range that the law was fitted on")
+    file_arguments(sub)
+
+
+# What the user types.
+
+
+def number_list(text: str) -> list[float]:
+    """Numbers that are not NaN."""
+    found = floats(text)
+    if any(map(math.isnan, found)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.5,1")
+    return found
+
+
+def fraction(text: str) -> float:
+    """A positive number like 1% or 0.01."""
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number like 1% or 0.01")
+    return found
+
+
+def entries(text: str) -> list[float] | dict[str, float]:
+    """One number for all or one for each, or some by name."""
+    if "=" not in text:
+        return number_list(text)
+    found: dict[str, float] = {}
+    for word in text.split(","):
+        name, _, number = map(str.strip, word.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if math.isnan(value) or name in found:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list like 3=0.4,5=0.1")
+        found[name] = value
+    return found
+
+
+class Axis:
+    """The elements of a vector, such as the domains, as the user calls them."""
+
+    def __init__(self, law: Law, name: str, columns: Sequence[str]):
+        self.name, self.columns, self.size = name, tuple(columns), len(columns)
+        self._law = law
+
+    def vector(self, option: str, given: Any, default: float) -> np.ndarray:
+        """The value of an option for each element; those not named have the default."""
+        if isinstance(given, Mapping):
+            found = np.full(self.size, default)
+            for name, value in given.items():
+                found[self.position(option, name)] = value
+            return found
+        if len(given) not in (1, self.size):
+            hint = "; give one number for all, one for each, or some by number, as 3=0.4"
+            raise DataError(f"--{option}: {self._law.name} has {self.size} {self.name}s, not {len(given)}{hint}")
+        return np.broadcast_to(np.asarray(given, np.float64), self.size)
+
+    def position(self, option: str, name: str) -> int:
+        """The index of an element that is called by its number from 1, or by its column."""
+        if name in self.columns:
+            return self.columns.index(name)
+        if name.isdecimal() and 1 <= int(name) <= self.size:
+            return int(name) - 1
+        raise DataError(f"--{option}: no {self.name} {name!r}; {self._law.name} has {self.name}s 1 to {self.size}")
+
+    def numbered(self, prefix: str) -> list[str]:
+        """Columns with a value for each element."""
+        return [f"{prefix}_{i}" for i in range(1, self.size + 1)]
+
+
+# Problems.
+
+
+class Problems:
+    """The problems of a run: all combinations of groups, rows that the user gives, and values of options.
+
+    Attributes:
+        columns: What is given per problem, each a list with a value for each problem.
+        names: What to call each problem: what sets it apart from the others.
+        varying: The columns that are not the same for all problems.
+        heading: The law, and the columns that are.
+    """
+
+    def __init__(self, law: Law, args: argparse.Namespace, numbers: Sequence[str], options: Sequence[str]):
+        rows, source = _rows(args, numbers)
+        axes = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
+        if twice := [name for name in (*axes, *(["group"] if args.groups else [])) if name in rows[0]]:
+            raise DataError(f"{source}: {twice[0]!r} is given here and by --{twice[0]}; leave one out")
+        groups = [None] if "group" in rows[0] else [known_group(law, group) for group in args.groups or law.groups]
+        points, apart = [], []
+        for group, (i, row), values in itertools.product(groups, enumerate(rows, 1), itertools.product(*axes.values())):
+            own = dict(zip(axes, values, strict=True))
+            points.append({"group": group, **row, **own})
+            apart.append({"group": group, **(row if source == "inputs" else {"row": i}), **own})
+        self.columns = {name: [point[name] for point in points] for name in points[0]}
+        for i, group in enumerate(self.columns["group"]):
+            if group not in law.groups:
+                error = UnknownNameError.of(f"group of {law.name}", group, law.groups)
+                raise DataError(f"{source}: column 'group', row {i + 1}: {error}")
+        varying = [name for name in apart[0] if len({point[name] for point in apart}) > 1]
+        self.varying = [name for name in self.columns if len({str(value) for value in self.columns[name]}) > 1]
+        same = [f"{name} {short(values[0])}" for name, values in self.columns.items() if name not in self.varying]
+        self.heading = ", ".join([law.name, *same])
+        self.names = [", ".join(f"{name} {short(point[name])}" for name in varying) for point in apart]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a column of this name, or columns of its elements."""
+        return any(re.fullmatch(rf"{name}(_\d+)?", column) for column in self.columns)
+
+    def inputs(self, law: Law, searched: Sequence[Var]) -> dict[str, np.ndarray]:
+        """The inputs that are given, checked."""
+        found = {}
+        for v in variables(law.inputs):
+            names = [name for name in (v.name, *v.aliases) if name in self.columns]
+            if len(names) > 1:
+                raise DataError(f"{names[0]!r} and {names[1]!r} are the same input of {law.name}; leave one out")
+            if names and v not in searched:
+                found[v.name] = values = np.array(self.columns[names[0]], np.float64)
+                if v.floor is None and not (values > v.above).all():
+                    raise DataError(f"{names[0]} must be greater than {v.above:g}")
+            elif v not in searched:
+                raise DataError(f"{law.name} needs {v.name}, too ({v.description}): give {v.name}=VALUE")
+        return found
+
+    def vector(self, option: str, base: np.ndarray, axis: Axis) -> np.ndarray:
+        """An option for each element of an axis; for each problem, if there are columns of its elements."""
+        own = [name for name in axis.numbered(option) if name in self.columns]
+        if not own:
+            return base
+        values = np.tile(base, (len(self), 1))
+        for name in own:
+            values[:, axis.numbered(option).index(name)] = self.columns[name]
+        return values
+
+    def in_words(self, error: Exception) -> str:
+        """An error in one line, which has a name in place of the index of a problem."""
+        text = " ".join(str(error).split())
+        place = re.search(r" in problem \((\d+),\)", text)
+        if place is None:
+            return text
+        name = self.names[int(place[1])]
+        return text.replace(place[0], f" for {name}" if name else "")
+
+
+def _rows(args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+    """The rows that the user gives, and where: a file, or "inputs" on the command line."""
+    from jaxlaws import files
+
+    words = args.problems
+    if not words:
+        return [{}], "inputs"
+    if any("=" in word for word in words) and not (len(words) == 1 and os.path.exists(words[0])):
+        source = "inputs"
+        opened: Any = contextlib.nullcontext(files.Reader.of(grid(words, numbers)))
+    elif len(words) > 1:
+        raise DataError(f"one table at a time; {words[1]!r} is a second one")
+    else:
+        source = "standard input" if words[0] == "-" else words[0]
+        opened = files.open_reader(words[0], args.source, numbers=numbers, text=["group"])
+    rows: list[dict[str, Any]] = []
+    try:
+        with opened as reader:
+            for table in reader:
+                table = files.parsed(table, numbers, len(rows) + 1) if reader.format == "csv" else table
+                frame = tables.as_frame(table)
+                columns = {
+                    name: tables.numbers(frame, name, len(rows) + 1).tolist()
+                    if name in numbers
+                    else frame[name].to_list()
+                    for name in frame.columns
+                }
+                rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        if not rows:
+            raise DataError("the table has no rows")
+        if source == "inputs" and (unknown := [name for name in rows[0] if name not in (*numbers, "group")]):
+            near = difflib.get_close_matches(unknown[0], numbers, n=1)
+            raise DataError(f"unknown name {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+    return rows, source
+
+
+def short(value: Any) -> str:
+    """A value for people."""
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+# Answers.
+
+
+def columns_of(found: Any, names: Mapping[str, Sequence[str]], unused: Sequence[str]) -> dict[str, list[Any]]:
+    """The fields of an answer as columns: a vector has one per element."""
+    columns: dict[str, list[Any]] = {}
+    for v in variables(type(found)):
+        values = np.asarray(getattr(found, v.name))
+        if v.name in unused:
+            continue
+        if not v.shape:
+            columns[v.name] = values.tolist()
+            continue
+        own = names.get(v.name) or [f"{v.name}_{i}" for i in range(1, values.shape[-1] + 1)]
+        columns.update(zip(own, values.T.tolist(), strict=True))
+    return columns
+
+
+def write(
+    args: argparse.Namespace, given: Mapping[str, Any], found: Mapping[str, Any], show: Callable[[], None]
+) -> None:
+    """Write the answers, or show them to people."""
+    import pyarrow as pa
+
+    from jaxlaws import files
+
+    if clash := [name for name in found if name in given]:
+        raise DataError(f"there is a column {clash[0]!r} already; rename or drop it")
+    form, compression = output_format(args)
+    form = form or usual_format("csv")
+    if form != "text":
+        with files.open_writer(args.output, form, compression) as writer:
+            writer.write(pa.table({**given, **found}))
+    elif args.output == "-":
+        show()
+    else:
+        with open(args.output, "w") as file, contextlib.redirect_stdout(file):
+            show()
+
+
+def warn_of_range(law: Law, inputs: Mapping[str, np.ndarray]) -> None:
+    """A warning if the answers lie outside the range that the law was fitted on; one at its end is inside."""
+    count = len(next(iter(inputs.values())))
+    if not count:
+        return
+    columns = []
+    for v, name in law.columns:
+        values = inputs[v.name].reshape(count, -1)
+        low, high = v.range or (-math.inf, math.inf)
+        near = 1e-9 * np.abs(np.where(np.isfinite(high), high, 0))
+        values = np.where(np.abs(values - low) <= near, low, np.where(np.abs(values - high) <= near, high, values))
+        columns.append(values[:, v.column_names(law.sizes).index(name)])
+    outside = Outside(law)
+    outside.add(Rows(columns=columns, inputs=None, group=None, count=count))
+    if outside.rows:
+        warn(f"{outside}; --in-range searches only there")
+
+
+def check_answers(
+    problems: Problems, feasible: np.ndarray, converged: np.ndarray, steps: np.ndarray, none: Callable[[int], str]
+) -> None:
+    """A NotFoundError if problems have no answer; `none` says of a problem why there is none."""
+    bad = np.flatnonzero(~(feasible & converged))
+    if not bad.size:
+        return
+    texts = []
+    for i in bad[:5]:
+        reason = f"the search did not end at the best in {steps[i]} steps" if feasible[i] else none(i)
+        texts.append(f"{problems.names[i]}: {reason}" if problems.names[i] else reason)
+    more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+    count = f"{len(bad)} of {len(problems)} without an answer: " if len(problems) > 1 else ""
+    raise NotFoundError(count + "; ".join(texts) + more)
+
+
+def show_all(
+    problems: Problems, found: Mapping[str, Sequence[str]], feasible: np.ndarray, converged: np.ndarray
+) -> None:
+    """Print a table for people with a row per problem."""
+    cells = {name: list(map(short, problems.columns[name])) for name in problems.varying}
+    for name, texts in found.items():
+        cells[name] = [text if ok else "" for text, ok in zip(texts, feasible, strict=True)]
+    if not (feasible & converged).all():
+        ends = zip(feasible, converged, strict=True)
+        cells["answer"] = ["none" if not ok else "" if ended else "not the best" for ok, ended in ends]
+    print(problems.heading)
+    print_columns({name: texts[:SHOWN_ROWS] for name, texts in cells.items()})
+    if len(problems) > SHOWN_ROWS:
+        print(f"... and {len(problems) - SHOWN_ROWS:,} more rows; -o FILE keeps them all")
+
+
+def print_columns(columns: Mapping[str, Sequence[str]]) -> None:
+    """Print a table for people that is given by columns."""
+    print_table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def certainty(gap: np.ndarray, what: str, better: str = "better", unit: str = "") -> str:
+    """What is known of how far from the best answers are."""
+    if not np.isfinite(gap).all():
+        return f"whether another {what} is {better} is not known"
+    return f"no {what} within the bounds is {better} by more than {_rounded_up(np.max(gap)):g}{unit}"
+
+
+def _rounded_up(x: float) -> float:
+    """One digit of a bound, which stays one; below 1e-12 there is nothing but rounding."""
+    unit = 10.0 ** math.floor(math.log10(max(x, 1e-12)))
+    return max(math.ceil(x / unit), 1) * unit

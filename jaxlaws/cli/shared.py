@@ -1,0 +1,183 @@
+"""What the commands share: arguments, tables in and out, and what people see."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from jaxlaws.law import Law, UnknownNameError
+from jaxlaws.tables import DataError
+
+__all__ = [
+    "FORMATS",
+    "Command",
+    "NotFoundError",
+    "attended",
+    "file_arguments",
+    "floats",
+    "grid",
+    "known_group",
+    "output_format",
+    "print_json",
+    "print_table",
+    "usual_format",
+    "warn",
+]
+
+# Adds a command to the parser: its name, what runs it, what it does, examples, and more to say of it.
+Command: TypeAlias = Callable[..., Any]
+
+FORMATS = ("parquet", "csv", "jsonl")
+
+
+class NotFoundError(Exception):
+    """A search that found no answer, or whose answer is not to be relied on."""
+
+
+def file_arguments(sub: Any) -> None:
+    """The options that say where a table is written and how."""
+    sub.add_argument("-o", "--output", metavar="OUT", default="-", help="file to write (default: standard output)")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
+    form.add_argument("--json", action="store_true", help="the same as --to jsonl")
+
+
+def floats(text: str) -> list[float]:
+    """The numbers in a text like 0.5,1."""
+    try:
+        return [float(x) for x in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.5,1") from None
+
+
+def warn(message: object) -> None:
+    """A line on standard error."""
+    print(f"jaxlaws: warning: {message}", file=sys.stderr)
+
+
+def known_group(law: Law, group: str) -> str:
+    """The group, if the law has it."""
+    if group not in law.groups:
+        raise UnknownNameError.of(f"group of {law.name}", group, law.groups)
+    return group
+
+
+def grid(words: Sequence[str], numbers: Sequence[str]) -> Any:
+    """A table of all combinations of NAME=VALUE,VALUE,..."""
+    import pyarrow as pa
+
+    axes: dict[str, list[Any]] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign or not name:
+            raise DataError(f"{word!r} is not of the form NAME=VALUE,VALUE,...")
+        if name in axes:
+            raise DataError(f"{name!r} is given twice")
+        try:
+            axes[name] = [float(x) for x in text.split(",")] if name in numbers else text.split(",")
+        except ValueError:
+            raise DataError(f"{word!r}: {name} takes numbers") from None
+    points = zip(*itertools.product(*axes.values()), strict=True)
+    return pa.table(dict(zip(axes, map(list, points), strict=True)))
+
+
+def output_format(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """The format and compression that the arguments name, if they name one."""
+    from jaxlaws import files
+
+    form: str | None = "jsonl" if args.json else args.to
+    compression = None
+    if form is None and args.output != "-":
+        try:
+            form, compression = files.format_of(args.output)
+        except DataError as error:
+            raise DataError(f"{args.output}: {error}") from None
+    if form == "parquet" and args.output == "-" and sys.stdout.isatty():
+        raise DataError("Parquet is not for a terminal; write it to a file with -o FILE")
+    return form, compression
+
+
+def usual_format(source: str) -> str:
+    """The format of standard output: for people, or for a pipe text as it came and Parquet as CSV."""
+    return "text" if sys.stdout.isatty() else "jsonl" if source == "jsonl" else "csv"
+
+
+@contextlib.contextmanager
+def attended() -> Iterator[Callable[[int, float | None], None]]:
+    """Shows progress on a terminal while the body runs, and ends it at an interrupt.
+
+    Yields a function to call now and then with the rows done and, where it is known, the share of all.
+    """
+    interrupted = []
+
+    def interrupt(*_: Any) -> None:
+        interrupted.append(True)  # the exception may arrive where exceptions are ignored
+        raise KeyboardInterrupt
+
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, interrupt))
+        show = _progress_bar(stack) if sys.stderr is not None and sys.stderr.isatty() else None
+
+        def watch(rows: int, share: float | None) -> None:
+            if interrupted:
+                raise KeyboardInterrupt
+            if show is not None:
+                show(rows, share)
+
+        yield watch
+
+
+def _progress_bar(stack: contextlib.ExitStack) -> Callable[[int, float | None], None]:
+    from rich import progress
+    from rich.console import Console
+
+    bar = progress.Progress(
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[rows]:,} rows"),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task("", total=None, rows=0)
+    begun = time.monotonic()
+
+    def show(rows: int, share: float | None) -> None:
+        bar.update(task, rows=rows, completed=share or 0, total=None if share is None else 1)
+        if time.monotonic() - begun > 0.5 and not bar.live.is_started:  # short work needs no bar
+            stack.enter_context(bar)
+
+    return show
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON for people and programs."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> None:
+    """Print a table for people."""
+    from jaxlaws.display import print_table
+
+    print_table(header, rows, markdown=markdown)
