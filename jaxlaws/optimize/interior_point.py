@@ -177,6 +177,7 @@ def _step(
     """One step of Newton's method on the conditions of an optimum, with products that are to be `mu` and not 0."""
     x, y, below, above, slack, z, steps, _ = point
     at = _evaluate(problem, x, data)
+    size = jnp.minimum(size, 1e-3 + jnp.max(jnp.abs(at.slope), 0))  # the start may be far steeper than the optimum
     short = at.value + slack  # of feasibility; rounding would be multiplied by z / slack
     short = jnp.where(jnp.abs(short) <= 64 * eps, 0, short)
     low, high = _room(x, lower, upper)
