@@ -505,7 +505,75 @@ def mixture(m: Measured) -> str:
     )
 
 
+def allocation(m: Measured) -> str:
+    """The section about the allocation of compute."""
+    kinds = list(
+        dict.fromkeys(
+            kind for kind in m.values.get("kind", ()) if m.rows.get(m._key("allocations_per_second", kind, "jaxlaws"))
+        )
+    )
+
+    def per_second(kind: str, peer: str) -> float:
+        return 1e6 * m.rate("allocations_per_second", kind, peer)
+
+    def cell(kind: str, peer: str) -> str:
+        rate = per_second(kind, peer)
+        ratio = "" if peer == "jaxlaws" or math.isnan(rate) else f" ({times(per_second(kind, 'jaxlaws') / rate)})"
+        return digits(rate) + ratio
+
+    count = m.rows.get(m._key("exactness"), 0)
+    where = f"{count:,} budgets"
+    goals = [
+        Goal(
+            "the closed form: largest error of the inputs, relative",
+            1e-8,
+            "",
+            {where: m.figure("error of inputs", "exactness")},
+            most=True,
+        ),
+        Goal(
+            f"{where}: seconds",
+            1,
+            " s",
+            {"training": m.time("allocations_per_second", "training", "jaxlaws")},
+            most=True,
+        ),
+        Goal("gaps: the largest", 1e-8, "", {where: m.figure("largest gap", "exactness")}, most=True),
+    ]
+    peers = {
+        "jaxlaws": "**jaxlaws**",
+        "slsqp": "SLSQP from SciPy",
+        "brent": "Brent's method from SciPy",
+        "closed_form": "the closed form in NumPy",
+    }
+    rows = [[label, *(cell(kind, peer) for kind in kinds)] for peer, label in peers.items()]
+    return "\n\n".join(
+        [
+            "## Allocation",
+            paragraph(
+                "Parameters and tokens of `chinchilla` for budgets from 1e18 to 1e27 FLOP: those of training, with",
+                "bounds of the size, and with inference. SLSQP gets the derivatives and searches for both inputs;",
+                "Brent's method searches for one, and gets the other from the budget. Both solve one problem after",
+                "another, in one thread, and are compared by problems per second.",
+                "[`bench_allocation.py`](bench_allocation.py) has the details.",
+            ),
+            paragraph(f"Machine: {machine()}.") + "\n\n" + paragraph(f"Versions: {versions(SOLVERS)}."),
+            table(GOALS, [goal.row() for goal in goals], (0, 1, 4, 5)),
+            "Problems per second, and in brackets how many times as fast jaxlaws is.",
+            table(["", *kinds], [row for row in rows if any(row[1:])]),
+        ]
+    )
+
+
 SECTIONS = {
+    "allocation": Section(
+        (
+            Step("allocations", "bench_allocation.py", "--problems 100000", "per_second", passes=2),
+            Step("optima of allocations", "bench_allocation.py", "--problems 100000", "exactness"),
+        ),
+        (Step("allocations", "bench_allocation.py", "--problems 10000 --seconds 0.02"),),
+        allocation,
+    ),
     "mixture": Section(
         (
             Step("mixtures", "bench_mixture.py", "--problems 10000", "per_second or domains", passes=2),
