@@ -75,8 +75,9 @@ def optimize_mixture(
 
     Returns:
         A record, whose `gap` says how far the answer can be from the best there is: 0 or a little more for a convex
-        problem, infinity where nothing is known. Look at `converged` and `feasible`, which are false where the search
-        did not end or where constraints contradict each other; `conflicting` tells then which sums take part.
+        problem, and with weights also for one with several optima, if each output is a sum of functions of one
+        proportion; infinity where nothing is known. Look at `converged` and `feasible`, which are false where the
+        search did not end or where constraints contradict each other; `conflicting` tells then which sums take part.
 
     Raises:
         ValueError: For shapes that do not fit, and for bounds that leave no mixture.
