@@ -23,7 +23,7 @@ from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, record, var, variables
 from jaxlaws.numerics import log, plain
 from jaxlaws.optimize import costs
-from jaxlaws.optimize.batches import columns, filled, in_blocks, record_columns, rows, single
+from jaxlaws.optimize.batches import batched, block_size, columns, filled, in_blocks, record_columns, rows, single
 from jaxlaws.optimize.curvature import curve
 from jaxlaws.optimize.interior_point import Point, Problem, differentiable, search, solve
 from jaxlaws.optimize.pieces import in_pieces
@@ -262,7 +262,9 @@ def _search(law: Law, kind: _Kind, shape: tuple[int, ...], arrays: Any, values: 
     data = {name: columns(value, shape, int(name == "weights")) for name, value in values.items()}
     data |= {"coefs": record_columns(coefs, shape), "inputs": record_columns(inputs, shape)}
     with plain():
-        found: tuple[Allocation, jax.Array] = rows(in_blocks(_Parts(law, kind).optimum, data), shape)
+        found: tuple[Allocation, jax.Array] = rows(
+            in_blocks(_Parts(law, kind).optimum, data, block_size(len(kind.names))), shape
+        )
     return found
 
 
@@ -328,7 +330,6 @@ class _Parts:
 
     def optimum(self, data: Any) -> tuple[Allocation, jax.Array]:
         """The answers to a batch of problems, whose axis is the last one, and how good or cheap the bounds are."""
-        batched = functools.partial(jax.vmap, in_axes=-1, out_axes=-1)
         names = self.kind.names
         low, high = (log(jnp.stack([data[f"{side} {name}"] for name in names])) for side in ("lower", "upper"))
         for j in self.discrete:
@@ -352,7 +353,6 @@ class _Parts:
         The first turn starts where the budget or target is met, and if not all is convex, others start elsewhere. For
         whole numbers, further turns try those around the best real ones.
         """
-        batched = functools.partial(jax.vmap, in_axes=-1, out_axes=-1)
         n, batch = low.shape
         # Directions that fill space evenly (Roberts' sequence), the first of them none.
         ratios = np.array([[_plastic(n) ** -(j + 1.0)] for j in range(n)], low.dtype)
@@ -402,7 +402,7 @@ class _Parts:
         margin = 0.05 * (high - low)
         middle = (low + high) / 2 + offset
         reach = jnp.max(high - low, 0)
-        excess = jax.vmap(self.excess, in_axes=-1, out_axes=-1)
+        excess = batched(self.excess)
 
         def at(t: jax.Array) -> jax.Array:
             return jnp.clip(middle + t, low + margin, high - margin)
@@ -426,7 +426,7 @@ class _Parts:
     def near(self, data: Any, point: Point, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The range of each unknown where what is minimised exceeds the minimum by no more than is allowed."""
         n, batch = low.shape
-        best = jax.vmap(self.objective, in_axes=-1, out_axes=-1)(point.x, data)
+        best = batched(self.objective)(point.x, data)
         step = log(1 + data["within"]) if self.kind.by_target else data["within"] * jnp.abs(best)
         directions = jnp.repeat(jnp.concatenate([jnp.eye(n), -jnp.eye(n)]).astype(low.dtype).T, batch, axis=1)
         many = jax.tree.map(lambda a: jnp.concatenate([a] * 2 * n, -1), {**data, "most": best + step})

@@ -13,9 +13,10 @@ from jax import lax
 
 from jaxlaws.law import Law, variables
 
-__all__ = ["BLOCK", "columns", "filled", "in_blocks", "record_columns", "rows", "single"]
+__all__ = ["batched", "block_size", "columns", "filled", "in_blocks", "record_columns", "rows", "single"]
 
-BLOCK = 256  # problems that are solved together: they stay in the cache, and few wait for the one that takes longest
+BLOCK = 256  # problems that are solved together, at most: few wait for the one that takes longest
+MATRICES = 1 << 15  # numbers in the matrices of a block, at most: they stay in the cache
 
 
 def filled(law: Law, name: str, array: Any, core: tuple[int, ...]) -> Any:
@@ -53,18 +54,28 @@ def rows(found: Any, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), found)
 
 
-def in_blocks(fn: Callable[[Any], Any], data: Any) -> Any:
+def block_size(unknowns: int) -> int:
+    """How many problems with so many unknowns make a block: a power of two."""
+    return min(BLOCK, 1 << (max(1, MATRICES // unknowns**2).bit_length() - 1))
+
+
+def in_blocks(fn: Callable[[Any], Any], data: Any, size: int) -> Any:
     """`fn(data)` along the last axis of all arrays, block by block."""
     count = jax.tree.leaves(data)[0].shape[-1]
-    blocks = -(-count // BLOCK)
+    blocks = -(-count // size)
     if blocks <= 1:
         return fn(data)
 
     def cut(x: jax.Array) -> jax.Array:
-        padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * BLOCK - count))
-        return jnp.moveaxis(jnp.concatenate([x, padding], -1).reshape(*x.shape[:-1], blocks, BLOCK), -2, 0)
+        padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * size - count))
+        return jnp.moveaxis(jnp.concatenate([x, padding], -1).reshape(*x.shape[:-1], blocks, size), -2, 0)
 
     def join(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * BLOCK)[..., :count]
+        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * size)[..., :count]
 
     return jax.tree.map(join, lax.map(fn, jax.tree.map(cut, data)))
+
+
+def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` of a batch of problems, whose axis is the last one."""
+    return jax.vmap(fn, in_axes=-1, out_axes=-1)

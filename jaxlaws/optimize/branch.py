@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlaws.optimize.mixture_parts import Mixture, Parts, batched, in_blocks, inside
+from jaxlaws.optimize.batches import batched, in_blocks
+from jaxlaws.optimize.mixture_parts import Mixture, Parts, inside
 
 __all__ = ["best_of_all", "doubtful"]
 

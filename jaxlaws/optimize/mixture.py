@@ -16,8 +16,10 @@ from jax import lax
 from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Var, variables
+from jaxlaws.numerics import plain
+from jaxlaws.optimize.batches import block_size, columns, filled, in_blocks, record_columns, rows, single
 from jaxlaws.optimize.branch import best_of_all, doubtful
-from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts, in_blocks
+from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
 from jaxlaws.optimize.pieces import in_pieces
 
 __all__ = ["Mixture", "optimize_mixture"]
@@ -116,11 +118,9 @@ def optimize_mixture(
         "strength": (strength, ()),
         "within": (1.0 if within is None else within, ()),
     }
-    values = {name: _filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
-    placeholder = np.zeros(
-        k, np.float32 if _single(group, inputs, [value for value, _ in options.values()]) else np.float64
-    )
-    arrays, dtype, shape = arguments(law, group, {**inputs, simplex.name: placeholder}, {}, None)
+    values = {name: filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
+    dtype = np.float32 if single(group, inputs, [value for value, _ in options.values()]) else np.float64
+    arrays, dtype, shape = arguments(law, group, {**inputs, simplex.name: np.zeros(k, dtype)}, {}, None)
     batches = {name: array.shape[: array.ndim - len(options[name][1])] for name, array in values.items()}
     shape = broadcast_shape(law, {"inputs": shape, **batches})
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arrays, values)))
@@ -174,27 +174,13 @@ def _simplex_input(law: Law, inputs: Any) -> Var:
     raise TypeError(f"{law.name} has no input whose elements sum to 1")
 
 
-def _filled(law: Law, name: str, array: Any, core: tuple[int, ...]) -> Any:
-    """An option with its own axes in full: one number stands for all."""
-    if not array.ndim:
-        return jnp.broadcast_to(array, core) if isinstance(array, jax.Array) else np.broadcast_to(array, core)
-    if array.shape[array.ndim - len(core) :] != core:
-        raise ValueError(f"{law.name}: {name} has shape {array.shape}; it must end in {core}")
-    return array
-
-
-def _single(group: Any, inputs: Any, options: Any) -> bool:
-    """Whether arrays of float32 are given, and none of float64."""
-    given = [*jax.tree.leaves(inputs), *([] if isinstance(group, str) else jax.tree.leaves(group)), *options]
-    own = {x.dtype for x in given if isinstance(x, (jax.Array, np.ndarray)) and x.dtype.kind == "f"}
-    return np.dtype(np.float32) in own and np.dtype(np.float64) not in own
-
-
 def _check_bounds(law: Law, values: dict[str, np.ndarray]) -> None:
     """A ValueError for bounds that leave no mixture, which says which they are, and for what cannot be negative."""
     for name in ("available", "max_epochs", "prior", "strength"):
         if not (values[name] >= 0).all():
             raise ValueError(f"{law.name}: {name} must not be negative or NaN")
+    if (values["lower"] < 0).any():
+        raise ValueError(f"{law.name}: lower must not be negative")
     for name in ("budget", "within"):
         if not (values[name] > 0).all():
             raise ValueError(f"{law.name}: {name} must be positive")
@@ -236,14 +222,6 @@ def _run(
     if ids is not None:
         coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
 
-    def columns(array: Any, core: int) -> jax.Array:
-        """The batch as one axis, the last."""
-        array = jnp.broadcast_to(array, (*shape, *array.shape[array.ndim - core :]))
-        return jnp.moveaxis(array.reshape(math.prod(shape), *array.shape[len(shape) :]), 0, -1)
-
-    def records(values: Any) -> Any:
-        return type(values)(**{v.name: columns(getattr(values, v.name), len(v.shape)) for v in variables(type(values))})
-
     lower, upper = _bounds(values, jnp)
     values = {**values, "lower": lower, "upper": upper}
     # Sums whose largest coefficient is 1, so that what is left of their bounds is as exact as proportions are.
@@ -252,23 +230,24 @@ def _run(
     values |= {"sum_scale": scale, "sums": values["sums"] / scale[..., None]}
     values |= {name: values[name] / scale for name in ("sum_lower", "sum_upper")}
     cores = {"budget": 0, "strength": 0, "within": 0, "sums": 2}
-    data = {name: columns(value, cores.get(name, 1)) for name, value in values.items()}
-    data |= {"coefs": records(coefs), "inputs": records(inputs)}
-    stepped = step(Parts(law, simplex, kind), data, *map(records, found))
-    result: Mixture = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), stepped)
+    data = {name: columns(value, shape, cores.get(name, 1)) for name, value in values.items()}
+    data |= {"coefs": record_columns(coefs, shape), "inputs": record_columns(inputs, shape)}
+    with plain():
+        stepped = step(Parts(law, simplex, kind), data, *(record_columns(each, shape) for each in found))
+    result: Mixture = rows(stepped, shape)
     return result
 
 
 def _optimum(parts: Parts, data: Any) -> Mixture:
-    found: Mixture = in_blocks(parts.optimum, data)
+    found: Mixture = in_blocks(parts.optimum, data, block_size(parts.domains))
     return found
 
 
 def _with_ranges(parts: Parts, data: Any, found: Mixture) -> Mixture:
-    result: Mixture = in_blocks(lambda both: parts.with_ranges(*both), (data, found))
+    result: Mixture = in_blocks(lambda both: parts.with_ranges(*both), (data, found), block_size(parts.domains))
     return result
 
 
 def _with_conflicts(parts: Parts, data: Any, found: Mixture) -> Mixture:
-    conflicting: jax.Array = in_blocks(parts.conflicting, data)
+    conflicting: jax.Array = in_blocks(parts.conflicting, data, block_size(parts.domains))
     return dataclasses.replace(found, conflicting=conflicting & ~found.feasible)

@@ -14,9 +14,10 @@ from jax import lax
 
 from jaxlaws.law import Law, Scalar, Var, Vector, record, var
 from jaxlaws.numerics import log
+from jaxlaws.optimize.batches import batched
 from jaxlaws.optimize.interior_point import Point, Problem, solve
 
-__all__ = ["Kind", "Mixture", "Parts", "batched", "in_blocks", "inside"]
+__all__ = ["Kind", "Mixture", "Parts", "inside"]
 
 
 @record
@@ -62,6 +63,7 @@ class Parts:
 
     def __init__(self, law: Law, simplex: Var, kind: Kind):
         self.law, self.simplex, self.kind = law, simplex, kind
+        self.domains = law.sizes[simplex.shape[0]]
 
     def losses(self, p: jax.Array, d: Any) -> jax.Array:
         """The outputs of the law."""
@@ -93,7 +95,7 @@ class Parts:
     ) -> jax.Array:
         """Lagrange's bound for a convex function with this slope: by how much less than here it can be at most."""
         over, under = _prices(z, d)
-        left = _left(over, under, p, d)
+        left = _left(over, under, p, d) + y * (jnp.sum(p) - 1)  # of which rounding leaves something
         return jnp.sum(_least_change(slope + d["sums"].T @ (over - under) - y, p, low, high)) - left
 
     def objective(self, x: jax.Array, d: Any) -> jax.Array:
@@ -231,7 +233,7 @@ class Parts:
         slope = jax.grad(self.penalty)(p, d) + d["sums"].T @ (over - under) - point["y"]
         law_slope = jax.grad(whole)(p)
         least = _least_change(slope + law_slope, p, lower, upper)
-        left = point["y"] * (jnp.sum(p) - 1)  # what rounding leaves of the sum counts too
+        left = point["y"] * (jnp.sum(p) - 1)
         left += _left(over, under, p, d) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
         known = jnp.ones((), bool)
         if self.law.curvature == "separable":
@@ -279,31 +281,6 @@ class Parts:
         """How the law changes when one proportion alone goes to the end of its interval."""
         moved = jnp.where(jnp.eye(p.shape[0], dtype=bool), end[None], p[None])
         return jax.vmap(whole)(moved) - whole(p)
-
-
-BLOCK = 256  # problems that are solved together: they stay in the cache, and few wait for the one that takes longest
-
-
-def in_blocks(fn: Callable[[Any], Any], data: Any, size: int = BLOCK) -> Any:
-    """`fn(data)` along the last axis of all arrays, block by block."""
-    count = jax.tree.leaves(data)[0].shape[-1]
-    blocks = -(-count // size)
-    if blocks <= 1:
-        return fn(data)
-
-    def cut(x: jax.Array) -> jax.Array:
-        padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * size - count))
-        return jnp.moveaxis(jnp.concatenate([x, padding], -1).reshape(*x.shape[:-1], blocks, size), -2, 0)
-
-    def join(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * size)[..., :count]
-
-    return jax.tree.map(join, lax.map(fn, jax.tree.map(cut, data)))
-
-
-def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` of a batch of problems, whose axis is the last one."""
-    return jax.vmap(fn, in_axes=-1, out_axes=-1)
 
 
 def _near(dtype: Any) -> float:
