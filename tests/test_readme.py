@@ -66,7 +66,7 @@ def test_the_shell_sessions_are_what_happens(tmp_path):
 
 
 def test_the_two_commands_are_those_of_ci():
-    commands = re.findall(r"^pip install .*pytest$|^pip install \. && .*$", README, re.MULTILINE)
+    commands = re.findall(r"^pip install .*pytest -n auto$|^pip install \. && .*$", README, re.MULTILINE)
     assert len(commands) == 2
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
 
