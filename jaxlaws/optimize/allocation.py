@@ -131,7 +131,9 @@ def allocate(
                 f"{law.name}: give {v.name}; allocate searches for numbers, and optimize_mixture for mixtures"
             )
     names = tuple(v.name for v in free)
-    options: dict[str, tuple[Any, tuple[int, ...]]] = {"limit": (target if budget is None else budget, ())}
+    options: dict[str, tuple[Any, tuple[int, ...]]] = (
+        {"target": (target, ())} if budget is None else {"budget": (budget, ())}
+    )
     if within is not None:
         options["within"] = (within, ())
     if max_epochs is not None:
@@ -180,7 +182,9 @@ def allocate(
         else:
             core_ndims = core_ndims_of(arrays), {name: len(options[name][1]) for name in values}
             found, extreme = in_pieces(search, shape, (arrays, values), core_ndims, dtype)
-            _check_reached(law, kind_of, found, np.asarray(extreme), np.asarray(values["limit"]))
+            _check_reached(
+                law, kind_of, found, np.asarray(extreme), np.asarray(values["target" if budget is None else "budget"])
+            )
         return jax.tree.map(np.asarray, found) if switched else found  # JAX at 32 bits cannot go on with float64
 
 
@@ -217,10 +221,11 @@ def _among(law: Law, chosen: Any, names: tuple[str, ...], what: str) -> tuple[st
 def _check_bounds(law: Law, values: dict[str, np.ndarray], names: tuple[str, ...], whole: tuple[str, ...]) -> None:
     """A ValueError for bounds that exclude each other, and for what must be positive."""
     for name, array in values.items():
-        positive = name in ("limit", "max_epochs", "within") or name.startswith(("lower", "upper"))
+        if name == "target" and np.isnan(array).any():
+            raise ValueError(f"{law.name}: target must not be NaN")
+        positive = name in ("budget", "max_epochs", "within") or name.startswith(("lower", "upper"))
         if positive and not (array > 0).all():
-            shown = name if name != "limit" else "the budget or target"
-            raise ValueError(f"{law.name}: {shown} must be positive")
+            raise ValueError(f"{law.name}: {name} must be positive")
     for name in names:
         low, high = np.broadcast_arrays(values[f"lower {name}"], values[f"upper {name}"])
         if name in whole:
@@ -313,7 +318,14 @@ class _Parts:
 
     def excess(self, x: Any, d: Any) -> jax.Array:
         """By how much the budget or the target is exceeded."""
-        return self.loss(x, d) - d["limit"] if self.kind.by_target else self.log_cost(x, d) - log(d["limit"])
+        if self.kind.by_target:
+            return (self.loss(x, d) - d["target"]) / self.scale(d)
+        over: jax.Array = self.log_cost(x, d) - log(d["budget"])
+        return over
+
+    def scale(self, d: Any) -> jax.Array:
+        """What the excess is measured in, so that its rounding errors do not grow with the loss."""
+        return jnp.maximum(jnp.abs(d["target"]), 1) if self.kind.by_target else jnp.ones_like(d["budget"])
 
     def constraints(self, x: Any, d: Any) -> jax.Array:
         """What may not be positive."""
@@ -413,7 +425,9 @@ class _Parts:
             return jnp.where(over, a, (a + b) / 2), jnp.where(over, (a + b) / 2, b)
 
         a, b = lax.fori_loop(0, 12, halve, (-reach, reach))
-        return jnp.where(low < high, at((a + b) / 2), low)
+        # On the side where the budget or target is met: losses may grow beyond all bounds on the other.
+        found: jax.Array = jnp.where(low < high, at(b + 1) if self.kind.by_target else at(a), low)
+        return found
 
     def rounded(self, j: int, x: jax.Array, up: bool) -> jax.Array:
         """The logarithm of the next whole number or power of two; one that is meant but for rounding stays."""
@@ -473,7 +487,7 @@ class _Parts:
             inputs=self.record(d, inputs),
             loss=self.loss(x, d),
             cost=jnp.exp(self.log_cost(x, d)),
-            multiplier=-point["z"][0],
+            multiplier=-point["z"][0] / self.scale(d),
             gap=jnp.where(feasible, jnp.maximum(self.objective(x, d) - least, 0), jnp.inf),
             convex=convex,
             at_lower=self.record(d, x - low <= close, jnp.zeros((), bool)),

@@ -186,7 +186,8 @@ def _step(
     on = jnp.asarray(problem.on_simplex)[:, None]
     products = jnp.sum(below * low, 0) + jnp.sum(above * high, 0) + jnp.sum(slack * z, 0)
     count = jnp.sum(below > 0, 0) + jnp.sum(above > 0, 0) + jnp.sum(~equal, 0)
-    enough = eps**0.75 * size  # of the products; with less, rounding in the multipliers grows
+    # Of the products; with less, rounding in the multipliers grows, and constraints are not known more exactly.
+    enough = eps**0.75 * size + 16 * eps * jnp.sum(jnp.abs(z), 0)
     mu = jnp.maximum(sigma * products, 0.1 * enough) / jnp.maximum(count, 1)
     # Slacks are not to vanish while constraints are still to be met, or steps become too short to do so.
     mu = jnp.maximum(mu, 0.1 * jnp.max(jnp.abs(short) * jnp.minimum(jnp.abs(z), size), 0, initial=0))
