@@ -273,6 +273,13 @@ def test_the_cost_of_the_bounds_for_people(run, mixtures):
     assert lines[-1] == f"without bounds it would be {row['unconstrained_loss']:.6g}"
 
 
+def test_weights_below_0_are_shown(run):
+    lines = run("mixture", "domain_mixture", "--group", "70M", "--weights", "-1,1,1,1,1", "--to", "text")[
+        1
+    ].splitlines()
+    assert [line.split()[-1] for line in lines[3 : 3 + K]] == ["-1", "1", "1", "1", "1"]
+
+
 def test_several_mixtures_for_people(run, mixtures):
     args = ("--in-range", "--prior", "0.2", "strength=0.01")
     rows = mixtures(*args)
@@ -512,6 +519,17 @@ def test_bounds_that_contradict_each_other(run):
     assert [row["feasible"] for row in rows] == [row["converged"] for row in rows] == [False] * 4
 
 
+def test_ranges_of_several_allocations_for_people(run, allocations):
+    args = ("--group", "besiroglu2024", "--budget", "1e20,1e21", "--within", "1%")
+    lines = run("allocate", "chinchilla", *args, "--to", "text")[1].splitlines()
+    header = re.split(r"  +", lines[1])
+    for row, line in zip(allocations("chinchilla", *args), lines[3:5], strict=True):
+        shown = dict(zip(header, map(float, line.split()), strict=True))
+        for name in ("params", "tokens"):
+            for end in ("lowest", "highest"):
+                assert shown[f"{end} {name}"] == pytest.approx(row[f"{end}_{name}"], rel=1e-3)
+
+
 def test_those_with_an_answer_are_shown_beside_those_without(run):
     status, out, err = run(
         *("mixture", "domain_mixture", "--group", "70M", "upper_1=0.2,0.1", "--sum", "1>=0.15", "--to", "text")
@@ -554,6 +572,9 @@ def test_a_search_that_does_not_end_says_so(run, monkeypatch):
         (("domain_mixture", "--upper", "3=x"), "'3=x' is not a list like 3=0.4,5=0.1"),
         (("domain_mixture", "--upper", "nan"), "'nan' is not a list of numbers"),
         (("domain_mixture", "--lower=-1"), "--lower must not be negative"),
+        (("domain_mixture", "--lower", "-1,0,0,0,0"), "--lower must not be negative"),
+        (("domain_mixture", "--budget", "-1e10", "--available", "1e9"), "budget must be positive"),
+        (("domain_mixture", "--within", "-1%"), "'-1%' is not a positive number"),
         (("domain_mixture", "--within", "x"), "'x' is not a positive number like 1% or 0.01"),
         (("domain_mixture", "--within", "0"), "'0' is not a positive number"),
         (("domain_mixture", "--sum", "1,2"), "'1,2' is not of the form '1,2>=0.3'"),

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import gc
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -90,6 +91,10 @@ def _fail(message: object, status: int = 2) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # -1e22, -1% and -1,2 are no options
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 

@@ -58,12 +58,12 @@ def add_commands(command: Command) -> None:
     limit = sub.add_mutually_exclusive_group()
     limit.add_argument("--budget", metavar="C,...", type=number_list, help="the most it may cost; FLOP by default")
     limit.add_argument("--target", metavar="L,...", type=number_list, help="reach this loss, at the least cost")
-    names = [name.replace("_", "-") for name in costs.__all__]
-    sub.add_argument(
-        "--cost", metavar="COST", type=_cost, help=f"what is paid for: {', '.join(names)} (default training)"
-    )
+    names = ", ".join(map(_option, costs.__all__))
+    about = f"what is paid for: {names}, or a word that only one of them has (default training)"
+    sub.add_argument("--cost", metavar="COST", type=_cost, help=about)
     for name, users in _numbers_of_costs().items():
-        sub.add_argument(f"--{_option(name)}", metavar="X,...", type=number_list, help=f"for {', '.join(users)}")
+        about = f"for {', '.join(map(_option, users))}"
+        sub.add_argument(f"--{_option(name)}", metavar="X,...", type=number_list, help=about)
     sub.add_argument("--lower", metavar="NAME=X,...", type=entries, help="least values of inputs")
     sub.add_argument("--upper", metavar="NAME=X,...", type=entries, help="largest values of inputs")
     sub.add_argument("--max-epochs", metavar="X,...", type=number_list, help="passes over unique_tokens, at most")
@@ -204,20 +204,23 @@ def _show(args: argparse.Namespace, problems: Problems, free: list[Var], rows: d
     epochs = np.asarray(problems.columns.get("max_epochs", np.full(len(problems), np.inf)))
     unique = rows["unique_tokens"] if "unique_tokens" in rows else problems.columns.get("unique_tokens", 1.0)
     most = epochs * unique
+    ends = ("lowest", "highest")
     if len(problems) == 1:
         if not rows["feasible"].all():
             return
         print(problems.heading)
         cells = {"input": [v.name for v in free], "best": [f"{rows[v.name][0]:.4g}" for v in free]}
         if args.within is not None:
-            cells |= {end: [f"{rows[f'{end}_{v.name}'][0]:.4g}" for v in free] for end in ("lowest", "highest")}
+            cells |= {end: [f"{rows[f'{end}_{v.name}'][0]:.4g}" for v in free] for end in ends}
         if any(at := [_bound(v, rows, most, 0) for v in free]):
             cells["at its bound"] = at
         print_columns({**cells, "unit": [v.unit for v in free]})
-        print("\n" + ", ".join(f"{name} {texts[0]}" for name, texts in what.items()), end="; ")
+        print("\n" + ", ".join(f"{name} {texts[0]}" for name, texts in what.items()), end="; " if good.any() else "\n")
     else:
         found = {v.name: [f"{x:.4g}" for x in rows[v.name]] for v in free}
         for v in free:
+            if args.within is not None:
+                found |= {f"{end} {v.name}": [f"{x:.4g}" for x in rows[f"{end}_{v.name}"]] for end in ends}
             if any(at := [_bound(v, rows, most, i) for i in range(len(problems))]):
                 found[f"{v.name} at"] = at
         show_all(problems, {**found, **what}, rows["feasible"], rows["converged"])

@@ -157,7 +157,7 @@ def _simplex(law: Law) -> Var:
         if v.total == 1:
             return v
     able = [other.name for other in laws.values() if any(v.total == 1 for v in variables(other.inputs))]
-    raise DataError(f"{law.name} has no proportions of domains to search for; {', '.join(able)} has")
+    raise DataError(f"{law.name} has no proportions of domains to search for; laws that have: {', '.join(able)}")
 
 
 def _search(law: Law, simplex: Var, args: argparse.Namespace) -> _Search:
@@ -229,7 +229,7 @@ def _show_one(search: _Search, best: Mixture) -> None:
         cells["without bounds"] = list(map(_share, best.unconstrained))
     by_output = {"loss": [f"{loss:.4f}" for loss in best.losses]}
     if "weights" in options or "targets" in options:
-        by_output["weight"] = [f"{weight:.3g}" if weight > NO_SLOPE else "0" for weight in best.output_weights]
+        by_output["weight"] = [f"{weight:.3g}" if abs(weight) > NO_SLOPE else "0" for weight in best.output_weights]
     beside = law.output_shape == (domains.name,)  # losses of the same domains
     print_columns({**cells, **(by_output if beside else {})})
     if law.output_shape and not beside:
@@ -282,4 +282,4 @@ def _count(size: int) -> list[str]:
 
 
 def _share(p: float) -> str:
-    return f"{p:.4f}" if p >= 5e-5 or p == 0 else f"{p:.0e}"
+    return f"{p:.4f}" if p >= 5e-5 or p < 1e-9 else f"{p:.0e}"  # below is what rounding leaves of 0

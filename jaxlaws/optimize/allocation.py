@@ -121,6 +121,8 @@ def allocate(
     check_law(law)
     if (budget is None) == (target is None):
         raise TypeError(f"{law.name}: give budget or target, and not both")
+    if not callable(cost):
+        raise TypeError(f"{law.name}: cost must be a function such as jl.costs.training, not {cost!r}")
     given = {_proper(law, name): value for name, value in inputs.items()}
     free = tuple(v for v in variables(law.inputs) if v.name not in given)
     if not free:
@@ -151,6 +153,8 @@ def allocate(
         options[f"lower {v.name}"] = (least, ())
         options[f"upper {v.name}"] = (MOST, ())
     for kind, bounds in (("lower", lower), ("upper", upper)):
+        if not isinstance(bounds, (Mapping, type(None))):
+            raise TypeError(f"{law.name}: {kind} must be a dict of bounds by name, such as {{{names[0]!r}: 1e9}}")
         for name, bound in (bounds or {}).items():
             (name,) = _among(law, (name,), names, kind)
             options[f"{kind} {name}"] = (bound, ())
@@ -158,7 +162,10 @@ def allocate(
     leaves, tree = jax.tree.flatten(cost, is_leaf=lambda x: isinstance(x, list))  # a list of numbers is one array
     options |= {f"number {i} of cost": (leaf, ()) for i, leaf in enumerate(leaves)}
 
-    values = {name: filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
+    shown = {"limit": "target" if budget is None else "budget"}
+    values = {
+        name: filled(law, name, number(value, shown.get(name, name)), core) for name, (value, core) in options.items()
+    }
     dtype = np.float32 if single(group, given, [value for value, _ in options.values()]) else np.float64
     everything = {**given, **{name: np.ones((), dtype) for name in names}}
     arrays, dtype, shape = arguments(law, group, everything, {}, None)
@@ -310,7 +317,10 @@ class _Parts:
     def log_cost(self, x: Any, d: Any) -> jax.Array:
         """The logarithm of the cost."""
         leaves = [d[f"number {i} of cost"] for i in range(self.kind.cost.num_leaves)]
-        return log(jax.tree.unflatten(self.kind.cost, leaves)(self.inputs(x, d)))
+        cost = jax.tree.unflatten(self.kind.cost, leaves)(self.inputs(x, d))
+        if callable(cost):
+            raise TypeError(f"{self.law.name}: cost gives a function; call it with its numbers first, as in jl.costs")
+        return log(cost)
 
     def objective(self, x: Any, d: Any) -> jax.Array:
         """What is minimised."""
