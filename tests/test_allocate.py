@@ -271,6 +271,28 @@ def test_float32_is_kept_and_close():
     assert (small.loss - small.gap <= exact.loss).all()
 
 
+def test_float32_is_kept_with_jax_at_64_bits():
+    with jax.enable_x64(True):
+        plan = jl.allocate(LAW, GROUP, budget=np.array([1e22], np.float32))
+    assert plan.loss.dtype == np.float32
+    np.testing.assert_allclose(plan.loss, jl.allocate(LAW, GROUP, budget=[1e22]).loss, atol=1e-5)
+
+
+def test_bounds_that_exclude_each_other_are_infeasible_where_no_error_can_say_so():
+    plan = jax.jit(lambda low: jl.allocate(LAW, GROUP, budget=1e21, lower={"N": low}, upper={"N": 1e9}))(1e10)
+    assert not plan.feasible
+    assert not plan.converged
+    assert np.isinf(plan.gap)
+
+
+def test_powers_of_two_below_one_are_themselves():
+    cost = jl.costs.stream_memory(3e8)
+    options = {"powers_of_two": "parallel_size", "lower": {"parallel_size": 0.2}}
+    plan = jl.allocate(jl.laws["parallel"], "pile", budget=1e8, cost=cost, **options)
+    assert plan.inputs.parallel_size == 0.25
+    np.testing.assert_allclose(jl.laws["parallel"]("pile", plan.inputs), plan.loss, rtol=1e-6)
+
+
 def test_new_numbers_compile_nothing_and_own_costs_take_batches():
     traces = []
 
@@ -318,8 +340,9 @@ def test_constraints_that_exclude_each_other_are_said_to():
         (TypeError, {"budget": "much"}, "budget must hold numbers"),
         (TypeError, {"budget": 1e20, "weights": [1]}, "has one output and takes no weights"),
         (ValueError, {"budget": [1e20, -1]}, "budget must be positive"),
+        (ValueError, {"budget": 1e20, "params": [1e9, -1e9]}, "params must be greater than 0"),
         (ValueError, {"budget": np.nan}, "budget must be positive"),
-        (ValueError, {"target": np.nan}, "target must not be NaN"),
+        (ValueError, {"target": np.nan}, "target must be finite"),
         (ValueError, {"budget": 1e20, "lower": {"N": 0}}, "lower params must be positive"),
         (ValueError, {"budget": np.ones(2), "tokens": np.ones(3)}, "do not broadcast"),
         (
@@ -336,6 +359,20 @@ def test_constraints_that_exclude_each_other_are_said_to():
             ValueError,
             {"budget": [1e20, 1e16], "lower": {"N": 1e9, "D": 1e9}},
             r"in problem \(1,\): the budget 1e\+16 is below 6e\+18, the cost at the lower bounds",
+        ),
+        (
+            ValueError,
+            {"budget": 1e20, "powers_of_two": "N", "lower": {"N": 5}, "upper": {"N": 7}},
+            "the lower bound of params, 8, is above its upper bound, 4 for powers of two",
+        ),
+        (ValueError, {"budget": np.inf}, "the budget or target must be finite"),
+        (ValueError, {"budget": 1e20, "upper": {"N": np.inf}}, "upper params must be finite"),
+        (TypeError, {"budget": 1e20, "lower": 1e9}, "lower must be a dict from names of inputs, not float"),
+        (TypeError, {"budget": 1e20, "cost": 5}, "cost must be a function"),
+        (
+            TypeError,
+            {"budget": 1e20, "cost": lambda x: x.params * np.ones(2)},
+            r"cost must return one number, not an array of shape \(2,\)",
         ),
         (ValueError, {"target": 1.5}, "the target 1.5 is below 1.818.*, the loss at the upper bounds"),
     ],

@@ -42,6 +42,9 @@ KNOWN = {
     "root": (lambda x, y, c: jnp.sqrt(x + 2), "concave log_concave"),
     "jitted": (jax.jit(lambda x, y, c: jnp.exp(x) + c), "convex log_convex"),
     "a constant": (lambda x, y, c: jnp.exp(c), "convex concave log_convex log_concave"),
+    "a loop": (lambda x, y, c: jax.lax.fori_loop(0, 2, lambda _, t: jnp.exp(-t), x), ""),
+    "a whole number": (lambda x, y, c: x.astype(int).astype(float), ""),
+    "a comparison as a factor": (lambda x, y, c: (x > 0) * y, ""),
     "a negative factor": (lambda x, y, c: (1 - c) * jnp.exp(x), "concave"),
 }
 

@@ -516,3 +516,11 @@ def test_laws_that_say_so_are_convex(law):
     for group in law.groups:
         at_a, at_b, between = (law(group, **{v.name: p}) for p in (a, b, (a + b) / 2))
         assert (between <= (at_a + at_b) / 2 + 1e-14).all()
+
+
+def test_crossed_bounds_are_infeasible_where_no_error_can_say_so():
+    low = np.array([0.6, 0, 0, 0, 0])
+    best = jax.jit(lambda low: jl.optimize_mixture(jl.laws["domain_mixture"], "410M", lower=low, upper=0.5))(low)
+    assert not best.feasible
+    assert not best.converged
+    assert np.isinf(best.gap)

@@ -178,7 +178,10 @@ def allocate(
         values["upper tokens"] = (jnp if traced else np).minimum(values["upper tokens"], most)
         epochs = False
     if not traced:
-        _check_bounds(law, {name: np.asarray(value) for name, value in values.items()}, names, (*whole, *powers))
+        for v in variables(law.inputs):
+            if v.name in given and not v.shape and v.floor is None and (np.asarray(given[v.name]) <= v.above).any():
+                raise ValueError(f"{law.name}: {v.name} must be greater than {v.above:g}")
+        _check_bounds(law, {name: np.asarray(value) for name, value in values.items()}, names, whole, powers)
     kind_of = _Kind(names, budget is None, tree, whole, powers, epochs, within is not None, weights is not None)
     switched = beyond_setting(dtype)
     with setting(dtype):
@@ -225,21 +228,25 @@ def _among(law: Law, chosen: Any, names: tuple[str, ...], what: str) -> tuple[st
     return found
 
 
-def _check_bounds(law: Law, values: dict[str, np.ndarray], names: tuple[str, ...], whole: tuple[str, ...]) -> None:
+def _check_bounds(
+    law: Law, values: dict[str, np.ndarray], names: tuple[str, ...], whole: tuple[str, ...], powers: tuple[str, ...]
+) -> None:
     """A ValueError for bounds that exclude each other, and for what must be positive."""
     for name, array in values.items():
-        if name == "target" and np.isnan(array).any():
-            raise ValueError(f"{law.name}: target must not be NaN")
+        if name == "target" and not np.isfinite(array).all():
+            raise ValueError(f"{law.name}: target must be finite")
         positive = name in ("budget", "max_epochs", "within") or name.startswith(("lower", "upper"))
         if positive and not (array > 0).all():
             raise ValueError(f"{law.name}: {name} must be positive")
+        if positive and name != "max_epochs" and np.isinf(array).any():
+            raise ValueError(f"{law.name}: {name} must be finite")
     for name in names:
         low, high = np.broadcast_arrays(values[f"lower {name}"], values[f"upper {name}"])
-        if name in whole:
-            low, high = np.ceil(low), np.floor(high)
+        if name in (*whole, *powers):
+            low, high = (_whole(end, name in powers, up, np) for end, up in ((low, True), (high, False)))
         if (low > high).any():
             where = np.unravel_index(np.argmax(low > high), low.shape)
-            kind = " for whole numbers" if name in whole else ""
+            kind = " for powers of two" if name in powers else " for whole numbers" if name in whole else ""
             raise ValueError(
                 f"{law.name}: no allocation{_which(where)}: the lower bound of {name}, {low[where]:g}, is above its "
                 f"upper bound, {high[where]:g}{kind}"
@@ -248,7 +255,7 @@ def _check_bounds(law: Law, values: dict[str, np.ndarray], names: tuple[str, ...
 
 def _check_reached(law: Law, kind: _Kind, found: Allocation, extreme: np.ndarray, limit: np.ndarray) -> None:
     """A ValueError where not even the cheapest or the best inputs between the bounds are good enough."""
-    missed = ~np.asarray(found.feasible) & (extreme > limit)
+    missed = ~np.asarray(found.feasible) & (extreme > limit + 1e-9 * np.abs(limit))  # less may be rounding
     if missed.any():
         where = np.unravel_index(np.argmax(missed), missed.shape)
         least, most = float(extreme[where]), float(np.broadcast_to(limit, missed.shape)[where])
@@ -260,6 +267,14 @@ def _check_reached(law: Law, kind: _Kind, found: Allocation, extreme: np.ndarray
                 else f"the budget {most:g} is below {least:g}, the cost at the lower bounds"
             )
         )
+
+
+def _whole(bound: Any, power: bool, up: bool, xp: Any) -> Any:
+    """The first whole number, or power of two, from a bound on."""
+    if not power:
+        return xp.ceil(bound) if up else xp.floor(bound)
+    near = xp.ldexp(xp.ones_like(bound), xp.round(xp.log2(bound)).astype(np.int32))
+    return xp.where(near < bound, 2 * near, near) if up else xp.where(near > bound, near / 2, near)
 
 
 def _which(where: tuple[Any, ...]) -> str:
@@ -320,6 +335,12 @@ class _Parts:
         cost = jax.tree.unflatten(self.kind.cost, leaves)(self.inputs(x, d))
         if callable(cost):
             raise TypeError(f"{self.law.name}: cost gives a function; call it with its numbers first, as in jl.costs")
+        cost = jnp.asarray(cost, x[0].dtype)
+        if cost.ndim:
+            raise TypeError(
+                f"{self.law.name}: cost must return one number, not an array of shape {cost.shape}; numbers that differ "
+                "between problems go into a jax.tree_util.Partial"
+            )
         return log(cost)
 
     def objective(self, x: Any, d: Any) -> jax.Array:
@@ -353,10 +374,11 @@ class _Parts:
     def optimum(self, data: Any) -> tuple[Allocation, jax.Array]:
         """The answers to a batch of problems, whose axis is the last one, and how good or cheap the bounds are."""
         names = self.kind.names
-        low, high = (log(jnp.stack([data[f"{side} {name}"] for name in names])) for side in ("lower", "upper"))
+        low, high = (jnp.stack([data[f"{side} {name}"] for name in names]) for side in ("lower", "upper"))
         for j in self.discrete:
-            low = low.at[j].set(self.rounded(j, low[j], up=True))
-            high = high.at[j].set(self.rounded(j, high[j], up=False))
+            power = names[j] in self.kind.powers_of_two
+            low, high = (end.at[j].set(_whole(end[j], power, up, jnp)) for end, up in ((low, True), (high, False)))
+        low, high = log(low), log(high)
         convex = batched(self.convex)(low, high, data)
         point, least = self.search(*lax.stop_gradient((data, low, high)), convex)
         chosen_low, chosen_high = low, high
@@ -447,6 +469,12 @@ class _Parts:
             return turn(x / math.log(2) + near) * math.log(2)
         return log(turn(jnp.exp(x) * (1 + near)))
 
+    def exact(self, name: str, x: jax.Array) -> jax.Array:
+        """An input from its logarithm, without rounding where it is a whole number or a power of two."""
+        if name in self.kind.powers_of_two:
+            return jnp.ldexp(jnp.ones_like(x), jnp.round(x / math.log(2)).astype(np.int32))
+        return jnp.round(jnp.exp(x)) if name in self.kind.integers else jnp.exp(x)
+
     def near(self, data: Any, point: Point, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The range of each unknown where what is minimised exceeds the minimum by no more than is allowed."""
         n, batch = low.shape
@@ -486,19 +514,17 @@ class _Parts:
 
     def answer(self, point: Any, d: Any, bounds: Any, near: Any, about: Any) -> Allocation:
         x, (low, high), (least, convex) = point["x"], bounds, about
-        whole = (*self.kind.integers, *self.kind.powers_of_two)
-        inputs = [
-            jnp.round(jnp.exp(x[j])) if name in whole else jnp.exp(x[j]) for j, name in enumerate(self.kind.names)
-        ]
-        feasible = self.feasible(x, d)
+        inputs = [self.exact(name, x[j]) for j, name in enumerate(self.kind.names)]
+        feasible = self.feasible(x, d) & jnp.all(low <= high)
         close = 1e-7 if x.dtype == np.float64 else 1e-4
+        gap = self.objective(x, d) - least
         unknown = None if self.kind.within else jnp.full_like(x[0], jnp.nan)
         return Allocation(
             inputs=self.record(d, inputs),
             loss=self.loss(x, d),
             cost=jnp.exp(self.log_cost(x, d)),
             multiplier=-point["z"][0] / self.scale(d),
-            gap=jnp.where(feasible, jnp.maximum(self.objective(x, d) - least, 0), jnp.inf),
+            gap=jnp.where(feasible & ~jnp.isnan(gap), jnp.maximum(gap, 0), jnp.inf),
             convex=convex,
             at_lower=self.record(d, x - low <= close, jnp.zeros((), bool)),
             at_upper=self.record(d, high - x <= close, jnp.zeros((), bool)),

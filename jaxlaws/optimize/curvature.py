@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 __all__ = ["Curve", "curve"]
 
@@ -76,10 +76,12 @@ def _walk(jaxpr: Any, arguments: list[Any]) -> list[Any]:
 
     for equation in jaxpr.jaxpr.eqns:
         given = [read(v) for v in equation.invars]
-        inner = next((equation.params[k] for k in ("jaxpr", "call_jaxpr") if k in equation.params), None)
+        inner = _called(equation)
         name = equation.params["name"] if equation.params.get("name") in _OURS else equation.primitive.name
         if not any(isinstance(x, (Curve, _Comparison)) for x in given):
             found = _evaluated(equation, given, inner)
+        elif inner is None and name != "select_n" and any(isinstance(x, _Comparison) for x in given):
+            found = [_UNKNOWN] * len(equation.outvars)
         elif name in _RULES:
             found = [_RULES[name](*given, **_parameters(name, equation.params))]
         elif inner is not None and len(inner.jaxpr.invars) == len(given):
@@ -88,6 +90,14 @@ def _walk(jaxpr: Any, arguments: list[Any]) -> list[Any]:
             found = [_UNKNOWN] * len(equation.outvars)
         values |= dict(zip(equation.outvars, found, strict=True))
     return [read(v) for v in jaxpr.jaxpr.outvars]
+
+
+def _called(equation: Any) -> Any:
+    """The function that an operation calls once, with its own arguments; those of loops and of sums are others."""
+    if equation.primitive.name not in _CALLS:
+        return None
+    inner = next((equation.params[k] for k in ("jaxpr", "call_jaxpr") if k in equation.params), None)
+    return ClosedJaxpr(inner, ()) if isinstance(inner, Jaxpr) else inner
 
 
 def _evaluated(equation: Any, given: list[Any], inner: Any) -> list[Any]:
@@ -99,6 +109,8 @@ def _evaluated(equation: Any, given: list[Any], inner: Any) -> list[Any]:
 
 
 def _parameters(name: str, params: Any) -> dict[str, Any]:
+    if name == "convert_element_type":
+        return {"dtype": params["new_dtype"]}
     return {"exponent": params["y"]} if name == "integer_pow" else {}
 
 
@@ -219,12 +231,18 @@ def _select(which: Any, *cases: Any) -> Curve:
     return Curve(*chosen)
 
 
+def _convert(x: Any, dtype: Any) -> Any:
+    """The same number, unless it is cut down to a whole one or to a yes or no."""
+    return x if jnp.issubdtype(dtype, jnp.floating) else _UNKNOWN
+
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call")
 _OURS = ("_log", "_power")  # jitted functions of jaxlaws.numerics, whose operations would say nothing
 
 _RULES: dict[Any, Callable[..., Any]] = {
     "add": _add,
     "add_any": _add,
-    "convert_element_type": lambda x: x,
+    "convert_element_type": _convert,
     "copy": lambda x: x,
     "div": _div,
     "exp": _exp,

@@ -234,7 +234,7 @@ def _step(
     stay = done | ~finite
     new = jax.tree.map(lambda old, new: jnp.where(stay, old, new), point._replace(converged=done), new)
     least = jnp.minimum(primal, dual)
-    return new, jnp.where(least > 0.9, 0.05, jnp.where(least > 0.5, 0.2, 0.5))
+    return new, jnp.where(least > 0.9, 0.05, jnp.where(least > 0.5, 0.2, 0.5)).astype(sigma.dtype)
 
 
 def _direction(

@@ -250,7 +250,7 @@ class Parts:
         short = jnp.max(jnp.concatenate([total - d["sum_upper"], d["sum_lower"] - total]), initial=-jnp.inf)
         feasible = (
             (short <= near) & (jnp.abs(jnp.sum(p) - 1) <= near) & jnp.all((p >= lower - near) & (p <= upper + near))
-        )
+        ) & jnp.all((p >= d["lower"] - near) & (p <= d["upper"] + near))  # which may exclude each other
         rest = law_slope + slope  # what holds those that cannot move
         epochs = p * d["budget"] / d["available"] if self.kind.budgeted else jnp.full_like(p, jnp.nan)
         return Mixture(
@@ -258,7 +258,7 @@ class Parts:
             loss=loss,
             losses=losses,
             penalty=self.penalty(p, d),
-            gap=jnp.where(feasible, jnp.maximum(gap, 0) + rounding, jnp.inf),
+            gap=jnp.where(feasible & ~jnp.isnan(gap + rounding), jnp.maximum(gap, 0) + rounding, jnp.inf),
             lower_multipliers=jnp.where(fixed, jnp.maximum(rest, 0), below),
             upper_multipliers=jnp.where(fixed, jnp.minimum(rest, 0), -above),
             sum_multipliers=(under - over) / d["sum_scale"],
