@@ -338,8 +338,8 @@ class _Parts:
         cost = jnp.asarray(cost, x[0].dtype)
         if cost.ndim:
             raise TypeError(
-                f"{self.law.name}: cost must return one number, not an array of shape {cost.shape}; numbers that differ "
-                "between problems go into a jax.tree_util.Partial"
+                f"{self.law.name}: cost must return one number, not an array of shape {cost.shape}; put numbers that "
+                "differ between problems into a jax.tree_util.Partial"
             )
         return log(cost)
 
@@ -350,7 +350,8 @@ class _Parts:
     def excess(self, x: Any, d: Any) -> jax.Array:
         """By how much the budget or the target is exceeded."""
         if self.kind.by_target:
-            return (self.loss(x, d) - d["target"]) / self.scale(d)
+            short: jax.Array = (self.loss(x, d) - d["target"]) / self.scale(d)
+            return short
         over: jax.Array = self.log_cost(x, d) - log(d["budget"])
         return over
 
