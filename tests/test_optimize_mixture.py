@@ -429,6 +429,8 @@ def test_ranges_hold_all_mixtures_that_are_nearly_as_good_and_no_more(worst):
     ("options", "words"),
     [
         ({"lower": 0.3}, "the lower bounds sum to more than 1"),
+        ({"lower": -0.1}, "lower must not be negative"),
+        ({"upper": 40}, "upper must be at most 1; bounds are parts of the whole, not percent"),
         ({"upper": 0.1}, "the upper bounds, with the tokens available, sum to less than 1"),
         ({"available": 1e9, "budget": 1e11}, "the upper bounds, with the tokens available, sum to less than 1"),
         ({"lower": [0, 0, 0.5, 0, 0], "upper": [1, 1, 0.4, 1, 1]}, "the lower bound of domain 3 is above its upper"),
@@ -453,6 +455,8 @@ def test_bad_bounds_and_shapes_are_one_clear_error(options, words):
     [
         ({"proportions": np.full(5, 0.2)}, "proportions is what is searched for"),
         ({"budget": 1e9}, "give available and budget together"),
+        ({"prior": [0.2] * 5}, "give prior and strength together"),
+        ({"strength": 0.1}, "give prior and strength together"),
         ({"weights": np.ones(5), "targets": np.ones(5)}, "give weights or targets, not both"),
         ({"weights": "abc"}, "weights must hold numbers"),
         ({"lowest": 0.1}, "unknown input 'lowest'"),

@@ -40,7 +40,7 @@ def optimize_mixture(
     sum_lower: Any = -math.inf,
     sum_upper: Any = math.inf,
     prior: Any = None,
-    strength: Any = 0.0,
+    strength: Any = None,
     within: Any = None,
     unconstrained: bool = False,
     **inputs: Any,
@@ -48,7 +48,8 @@ def optimize_mixture(
     """The proportions that minimise the loss of a law, for thousands of problems at once.
 
     All arguments broadcast along leading axes: groups and coefficients, weights, bounds, budgets, priors. The search
-    is done in float64 unless arrays of float32 are given.
+    is done in float64 unless arrays of float32 are given. All of the answer has derivatives by whatever goes in, as
+    long as the active bounds stay the same, and NaN in their place where the search did not converge.
 
     Args:
         law: A law with one input whose elements sum to 1.
@@ -98,6 +99,8 @@ def optimize_mixture(
     simplex = _simplex_input(law, inputs)
     if (available is None) != (budget is None):
         raise TypeError(f"{law.name}: give available and budget together")
+    if (prior is None) != (strength is None):
+        raise TypeError(f"{law.name}: give prior and strength together")
     if weights is not None and targets is not None:
         raise TypeError(f"{law.name}: give weights or targets, not both")
     k = law.sizes[simplex.shape[0]]
@@ -115,7 +118,7 @@ def optimize_mixture(
         "sum_lower": (sum_lower, (m,)),
         "sum_upper": (sum_upper, (m,)),
         "prior": (1 / k if prior is None else prior, (k,)),
-        "strength": (strength, ()),
+        "strength": (0.0 if strength is None else strength, ()),
         "within": (1.0 if within is None else within, ()),
     }
     values = {name: filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
@@ -181,6 +184,8 @@ def _check_bounds(law: Law, values: dict[str, np.ndarray]) -> None:
             raise ValueError(f"{law.name}: {name} must not be negative or NaN")
     if (values["lower"] < 0).any():
         raise ValueError(f"{law.name}: lower must not be negative")
+    if (np.isfinite(values["upper"]) & (values["upper"] > 1 + 1e-6)).any():
+        raise ValueError(f"{law.name}: upper must be at most 1; bounds are parts of the whole, not percent")
     for name in ("budget", "within"):
         if not (values[name] > 0).all():
             raise ValueError(f"{law.name}: {name} must be positive")
