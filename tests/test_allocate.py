@@ -145,6 +145,21 @@ def test_unique_tokens_can_be_searched_for_too():
     assert fewer.inputs.tokens <= 4 * fewer.inputs.unique_tokens * (1 + 1e-9)
 
 
+def test_searches_end_even_where_losses_grow_beyond_all_bounds():
+    """Draws of coefficients, three unknowns, targets that are all but out of reach."""
+    rng, count = np.random.default_rng(5), 300
+    draws = jax.tree.map(lambda c: c * np.exp(0.3 * rng.normal(size=count)), FINITE.groups["all_data"])
+    options = {
+        "max_epochs": 10 ** rng.uniform(0, 3, count),
+        "upper": {"unique_tokens": 10 ** rng.uniform(7, 13, count)},
+    }
+    best = jl.allocate(FINITE, draws, budget=10 ** rng.uniform(15, 27, count), **options)
+    cheapest = jl.allocate(FINITE, draws, target=best.loss + 0.01, **options)
+    assert best.converged.all()
+    assert cheapest.converged.all()
+    assert (cheapest.cost < best.cost).all()
+
+
 @pytest.mark.parametrize("kind", ["budget", "target"])
 def test_the_near_optimal_set_is_where_the_loss_is_almost_as_good(kind):
     if kind == "budget":

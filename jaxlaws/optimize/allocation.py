@@ -31,6 +31,7 @@ from jaxlaws.optimize.pieces import in_pieces
 __all__ = ["Allocation", "allocate"]
 
 LEAST, MOST = 1e-6, 1e18  # bounds of inputs for which none are given
+REACH = 4.0  # of one step, in the logarithm of an input; beyond it, powers may have become anything
 STARTS = 8  # where a problem is not known to be convex
 
 
@@ -310,7 +311,7 @@ class _Parts:
         self.law, self.kind = law, kind
         whole = (*kind.integers, *kind.powers_of_two)
         self.discrete = [j for j, name in enumerate(kind.names) if name in whole]
-        self.problem = Problem(self.objective, self.constraints, (False,) * len(kind.names))
+        self.problem = Problem(self.objective, self.constraints, (False,) * len(kind.names), REACH)
 
     def inputs(self, x: Any, d: Any) -> Any:
         """The record of all inputs."""
@@ -491,7 +492,7 @@ class _Parts:
 
         margin = 1e-3 * (high_ - low_)
         start = jnp.where(low_ < high_, jnp.clip(x, low_ + margin, high_ - margin), low_)
-        problem = Problem(lambda x, d: jnp.sum(d["direction"] * x), constraints, (False,) * n)
+        problem = Problem(lambda x, d: jnp.sum(d["direction"] * x), constraints, (False,) * n, REACH)
         found = solve(problem, many, start, low_, high_)
         ends = jnp.where(found.converged, jnp.sum(directions * found.x, 0), jnp.nan).reshape(2, n, batch)
         return jnp.exp(ends[0]), jnp.exp(-ends[1])

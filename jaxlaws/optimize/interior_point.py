@@ -10,6 +10,7 @@ Derivatives of the optima are those of the conditions that they meet, whatever s
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,11 +29,13 @@ class Problem(NamedTuple):
         objective: f(x, data), a number.
         constraints: g(x, data), a vector, none of which may be positive; those that start without slack must be 0.
         on_simplex: For each x, whether it counts for the sum that must be 1.
+        reach: No unknown changes by more in one step: as far as the derivatives say something about the functions.
     """
 
     objective: Callable[[jax.Array, Any], jax.Array]
     constraints: Callable[[jax.Array, Any], jax.Array]
     on_simplex: tuple[bool, ...]
+    reach: float = math.inf
 
 
 class Point(NamedTuple):
@@ -212,6 +215,7 @@ def _step(
     dabove = _bounded(mu / high - above + above * dx / high, upper, fixed)
 
     primal = jnp.minimum(jnp.minimum(_longest(low, dx), _longest(high, -dx)), _longest(slack, dslack))
+    primal = jnp.minimum(primal, problem.reach / jnp.max(jnp.abs(dx), 0))
     dual = jnp.minimum(
         jnp.minimum(_longest(below, dbelow), _longest(above, dabove)), _longest(z, jnp.where(equal, 0, dz))
     )
