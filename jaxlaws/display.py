@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -24,13 +25,14 @@ def print_table(
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, pad_edge=False, show_edge=markdown)
     for i, name in enumerate(header):
         right = all(_is_number(row[i]) for row in rows)
-        widest = max((len(row[i]) for row in rows), default=0) if right else None  # a number is never cut
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold", min_width=widest)
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in rows:
         table.add_row(*map(Text, row))
     file = file or sys.stdout
     width = None if file.isatty() and not markdown else 10_000
-    Console(file=file, width=width, highlight=False).print(table, crop=False)
+    console = Console(file=file, width=width, highlight=False)
+    least = Measurement.get(console, console.options, table).minimum  # with less, numbers would be cut
+    console.print(table, width=max(least, console.width), crop=False)
 
 
 def _is_number(text: str) -> bool:

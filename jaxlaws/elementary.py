@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["FORMATS", "Factors", "Format", "log", "power"]
+__all__ = ["FORMATS", "Factors", "Format", "hidden", "log", "power"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     e is -inf for zeros, inf for infinity and NaN for NaN and for negative numbers.
     """
     integer, real = form.integer, form.dtype
-    bits = form.bits(_hidden(x))
+    bits = form.bits(hidden(x))
     infinity, root = form.constant(np.inf), form.constant(np.sqrt(0.5))
     subnormal = bits < form.constant(np.finfo(real).tiny)
     # The bits of a subnormal number, read as an integer, are its multiple of the smallest one.
@@ -235,8 +235,8 @@ def _split(form: Format, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(bits > 0, exponent, jnp.where(-bits > 0, real(np.nan), real(-np.inf))), m
 
 
-def _hidden(x: jax.Array) -> jax.Array:
-    """x, of which XLA does not see that it is a constant: of one with swapped axes it would take the wrong bits."""
+def hidden(x: jax.Array) -> jax.Array:
+    """x, of which XLA does not see that it is a constant: one with swapped axes it would read in the wrong order."""
     found: jax.Array = lax.optimization_barrier(x)
     return found
 

@@ -40,7 +40,7 @@ def log(x: ArrayLike) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)  # so that it is traced once, and not with every use
 def _log(plain: bool, x: jax.Array) -> jax.Array:
-    return lax.log(x) if plain else _on_cpu(elementary.log, lax.log, x)
+    return lax.log(elementary.hidden(x)) if plain else _on_cpu(elementary.log, lax.log, x)
 
 
 @_log.defjvp
@@ -103,7 +103,7 @@ def _power(way: _Way, x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.power(jnp.where(x < 0, jnp.nan, jnp.abs(x)), y)  # the power of -0.0 may be -inf
 
     if way == "xla":
-        return elsewhere(x, y)
+        return elsewhere(elementary.hidden(x), y)
     return _on_cpu(functools.partial(elementary.power, kept=way == "kept"), elsewhere, x, y)
 
 

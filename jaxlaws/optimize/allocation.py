@@ -163,10 +163,7 @@ def allocate(
     leaves, tree = jax.tree.flatten(cost, is_leaf=lambda x: isinstance(x, list))  # a list of numbers is one array
     options |= {f"number {i} of cost": (leaf, ()) for i, leaf in enumerate(leaves)}
 
-    shown = {"limit": "target" if budget is None else "budget"}
-    values = {
-        name: filled(law, name, number(value, shown.get(name, name)), core) for name, (value, core) in options.items()
-    }
+    values = {name: filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
     dtype = np.float32 if single(group, given, [value for value, _ in options.values()]) else np.float64
     everything = {**given, **{name: np.ones((), dtype) for name in names}}
     arrays, dtype, shape = arguments(law, group, everything, {}, None)
