@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,8 +19,8 @@ from jaxlaws.cli.shared import (
     attended,
     file_arguments,
     floats,
-    grid,
     known_group,
+    open_table,
     output_format,
     print_json,
     print_table,
@@ -271,25 +270,15 @@ def _open(
 
     With `only`, no columns are read but those and the columns of numbers.
     """
-    from jaxlaws import files
-
     numbers = [*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), *more]
-    words = args.table
-    if any("=" in word for word in words) and not (len(words) == 1 and os.path.exists(words[0])):
-        name = "inputs"
-        opened: Any = contextlib.nullcontext(files.Reader.of(grid(words, numbers)))
-    elif len(words) > 1:
-        raise DataError(f"one table at a time; {words[1]!r} is a second one")
-    else:
-        name = "standard input" if words[0] == "-" else words[0]
-        opened = files.open_reader(
-            words[0],
-            args.source,
-            columns=None if only is None else [*numbers, *only],
-            numbers=numbers,
-            text=[args.group_column or "group"],
-            typed=typed,
-        )
+    name, opened = open_table(
+        args.table,
+        args.source,
+        numbers,
+        columns=None if only is None else [*numbers, *only],
+        text=[args.group_column or "group"],
+        typed=typed,
+    )
     try:
         with opened as reader:
             if args.group_column is not None and args.group_column not in reader.schema.names:

@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import itertools
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +19,8 @@ from jaxlaws.cli.shared import (
     NotFoundError,
     file_arguments,
     floats,
-    grid,
     known_group,
+    open_table,
     output_format,
     print_table,
     usual_format,
@@ -221,14 +220,7 @@ def _rows(args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[s
     words = args.problems
     if not words:
         return [{}], "inputs"
-    if any("=" in word for word in words) and not (len(words) == 1 and os.path.exists(words[0])):
-        source = "inputs"
-        opened: Any = contextlib.nullcontext(files.Reader.of(grid(words, numbers)))
-    elif len(words) > 1:
-        raise DataError(f"one table at a time; {words[1]!r} is a second one")
-    else:
-        source = "standard input" if words[0] == "-" else words[0]
-        opened = files.open_reader(words[0], args.source, numbers=numbers, text=["group"])
+    source, opened = open_table(words, args.source, numbers, text=["group"])
     rows: list[dict[str, Any]] = []
     try:
         with opened as reader:

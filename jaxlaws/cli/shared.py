@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ __all__ = [
     "floats",
     "grid",
     "known_group",
+    "open_table",
     "output_format",
     "print_json",
     "print_table",
@@ -69,6 +71,18 @@ def known_group(law: Law, group: str) -> str:
     if group not in law.groups:
         raise UnknownNameError.of(f"group of {law.name}", group, law.groups)
     return group
+
+
+def open_table(words: Sequence[str], source: str | None, numbers: Sequence[str], **options: Any) -> tuple[str, Any]:
+    """What the arguments of a command name, for its errors, and a context whose value reads the table."""
+    from jaxlaws import files
+
+    if any("=" in word for word in words) and not (len(words) == 1 and os.path.exists(words[0])):
+        return "inputs", contextlib.nullcontext(files.Reader.of(grid(words, numbers)))
+    if len(words) > 1:
+        raise DataError(f"one table at a time; {words[1]!r} is a second one")
+    name = "standard input" if words[0] == "-" else words[0]
+    return name, files.open_reader(words[0], source, numbers=numbers, **options)
 
 
 def grid(words: Sequence[str], numbers: Sequence[str]) -> Any:

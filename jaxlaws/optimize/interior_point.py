@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlaws.optimize.batches import batched
+
 __all__ = ["Point", "Problem", "differentiable", "search", "solve"]
 
 
@@ -140,9 +142,6 @@ class _Values(NamedTuple):
 def _evaluate(problem: Problem, x: jax.Array, data: Any) -> _Values:
     """Derivatives of the objective, and values and derivatives of the constraints."""
 
-    def batched(fn: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.vmap(fn, in_axes=-1, out_axes=-1)
-
     def lagrangian(x: jax.Array, data: Any, z: jax.Array) -> jax.Array:
         return problem.objective(x, data) + jnp.sum(z * problem.constraints(x, data))
 
@@ -221,7 +220,7 @@ def _step(
     )
     new_x, new_slack = jnp.clip(x + primal * dx, lower, upper), slack + primal * dslack
     # What a constraint leaves beyond its slack is slack too: that keeps bent constraints from being missed.
-    left = -jax.vmap(problem.constraints, in_axes=-1, out_axes=-1)(new_x, data)
+    left = -batched(problem.constraints)(new_x, data)
     new_slack = jnp.where(equal, 0, jnp.maximum(jnp.maximum(new_slack, left), np.finfo(x.dtype).tiny))
     new = Point(
         x=new_x,
