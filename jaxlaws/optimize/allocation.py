@@ -18,12 +18,12 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
+from jaxlaws.arguments import beyond_setting, check_law, number, setting
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, record, var, variables
 from jaxlaws.numerics import log, plain
 from jaxlaws.optimize import costs
-from jaxlaws.optimize.batches import batched, block_size, columns, filled, in_blocks, record_columns, rows, single
+from jaxlaws.optimize.batches import batched, block_size, columns, in_blocks, prepared, record_columns, rows
 from jaxlaws.optimize.curvature import curve
 from jaxlaws.optimize.interior_point import Point, Problem, differentiable, search, solve
 from jaxlaws.optimize.pieces import in_pieces
@@ -163,13 +163,7 @@ def allocate(
     leaves, tree = jax.tree.flatten(cost, is_leaf=lambda x: isinstance(x, list))  # a list of numbers is one array
     options |= {f"number {i} of cost": (leaf, ()) for i, leaf in enumerate(leaves)}
 
-    values = {name: filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
-    dtype = np.float32 if single(group, given, [value for value, _ in options.values()]) else np.float64
-    everything = {**given, **{name: np.ones((), dtype) for name in names}}
-    arrays, dtype, shape = arguments(law, group, everything, {}, None)
-    batches = {name: array.shape[: array.ndim - len(options[name][1])] for name, array in values.items()}
-    shape = broadcast_shape(law, {"inputs": shape, **batches})
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arrays, values)))
+    values, arrays, dtype, shape, traced = prepared(law, group, given, dict.fromkeys(names, ()), options)
     epochs = max_epochs is not None
     if epochs and "unique_tokens" in given and "tokens" in names:  # a bound like others
         most = number(given["unique_tokens"], "unique_tokens") * values.pop("max_epochs")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlaws.arguments import arguments, broadcast_shape, number
 from jaxlaws.law import Law, variables
 
-__all__ = ["batched", "block_size", "columns", "filled", "in_blocks", "record_columns", "rows", "single"]
+__all__ = ["batched", "block_size", "columns", "in_blocks", "prepared", "record_columns", "rows"]
 
 BLOCK = 256  # problems that are solved together, at most: few wait for the one that takes longest
 MATRICES = 1 << 15  # numbers in the matrices of a block, at most: they stay in the cache
 
 
-def filled(law: Law, name: str, array: Any, core: tuple[int, ...]) -> Any:
+def _filled(law: Law, name: str, array: Any, core: tuple[int, ...]) -> Any:
     """An option with its own axes in full: one number stands for all."""
     if not array.ndim:
         return jnp.broadcast_to(array, core) if isinstance(array, jax.Array) else np.broadcast_to(array, core)
@@ -28,11 +29,39 @@ def filled(law: Law, name: str, array: Any, core: tuple[int, ...]) -> Any:
     return array
 
 
-def single(group: Any, *given: Any) -> bool:
+def _single(group: Any, *given: Any) -> bool:
     """Whether arrays of float32 are given, and none of float64."""
     leaves = [*jax.tree.leaves(given), *([] if isinstance(group, str) else jax.tree.leaves(group))]
     own = {x.dtype for x in leaves if isinstance(x, (jax.Array, np.ndarray)) and x.dtype.kind == "f"}
     return np.dtype(np.float32) in own and np.dtype(np.float64) not in own
+
+
+class Prepared(NamedTuple):
+    """The arguments of a search as arrays: options by name, what a law takes, their dtype and the batch axes."""
+
+    values: dict[str, Any]
+    arrays: Any
+    dtype: Any
+    shape: tuple[int, ...]
+    traced: bool
+
+
+def prepared(
+    law: Law,
+    group: Any,
+    given: Mapping[str, Any],
+    searched: Mapping[str, tuple[int, ...]],
+    options: Mapping[str, tuple[Any, tuple[int, ...]]],
+) -> Prepared:
+    """All arguments of a search, which broadcast; options and what is searched for come with their own axes."""
+    values = {name: _filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
+    dtype = np.float32 if _single(group, given, [value for value, _ in options.values()]) else np.float64
+    everything = {**given, **{name: np.ones(core, dtype) for name, core in searched.items()}}
+    arrays, dtype, shape = arguments(law, group, everything, {}, None)
+    batches = {name: array.shape[: array.ndim - len(options[name][1])] for name, array in values.items()}
+    shape = broadcast_shape(law, {"inputs": shape, **batches})
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arrays, values)))
+    return Prepared(values, arrays, dtype, shape, traced)
 
 
 def columns(array: Any, shape: tuple[int, ...], core: int) -> jax.Array:

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlaws.arguments import arguments, beyond_setting, broadcast_shape, check_law, number, setting
+from jaxlaws.arguments import beyond_setting, check_law, setting
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import plain
-from jaxlaws.optimize.batches import block_size, columns, filled, in_blocks, record_columns, rows, single
+from jaxlaws.optimize.batches import block_size, columns, in_blocks, prepared, record_columns, rows
 from jaxlaws.optimize.branch import best_of_all, doubtful
 from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
 from jaxlaws.optimize.pieces import in_pieces
@@ -121,12 +121,7 @@ def optimize_mixture(
         "strength": (0.0 if strength is None else strength, ()),
         "within": (1.0 if within is None else within, ()),
     }
-    values = {name: filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
-    dtype = np.float32 if single(group, inputs, [value for value, _ in options.values()]) else np.float64
-    arrays, dtype, shape = arguments(law, group, {**inputs, simplex.name: np.zeros(k, dtype)}, {}, None)
-    batches = {name: array.shape[: array.ndim - len(options[name][1])] for name, array in values.items()}
-    shape = broadcast_shape(law, {"inputs": shape, **batches})
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arrays, values)))
+    values, arrays, dtype, shape, traced = prepared(law, group, inputs, {simplex.name: (k,)}, options)
     if not traced:
         _check_bounds(law, {name: np.asarray(value) for name, value in values.items()})
     switched = beyond_setting(dtype)
