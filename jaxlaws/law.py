@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
@@ -87,6 +88,8 @@ class Var:
     total: float | None = None
     integer: bool = False
     shared: bool = False
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    start: tuple[float, float] = (0.0, 1.0)
 
     def column_names(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
         """The table columns that hold this field: its name, or one name per element of a vector."""
@@ -109,6 +112,8 @@ def var(
     total: float | None = None,
     integer: bool = False,
     shared: bool = False,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    start: tuple[float, float] = (0.0, 1.0),
 ) -> Any:
     """Describe a field of a record.
 
@@ -127,6 +132,8 @@ def var(
         total: What the elements of a vector must sum to.
         integer: Whether only whole numbers make sense, though the law takes any.
         shared: A coefficient that has one value for all groups.
+        bounds: Between which values a fit keeps a coefficient.
+        start: Between which values a fit starts to look for a coefficient. Those that the law is linear in need none.
 
     Returns:
         A dataclass field, for use in the body of a class decorated with [`record`][jaxlaws.record].
@@ -144,6 +151,8 @@ def var(
         total=total,
         integer=integer,
         shared=shared,
+        bounds=bounds,
+        start=start,
     )
     return dataclasses.field(metadata={"var": about})
 
@@ -261,6 +270,8 @@ class Law:
         curvature: What is known of the outputs as functions of the inputs, for any coefficients, so that a search can
             say how far from the best its answer is. "separable": each is a sum of functions of one element of the
             inputs, every one of which is convex or concave throughout; "convex": each is convex; "": nothing.
+        objective: What a fit minimises, unless told otherwise: "squared", "huber_log" or "relative" errors, as for
+            [`fit`][jaxlaws.fit].
     """
 
     title: str
@@ -274,6 +285,7 @@ class Law:
     fallback: Callable[[Mapping[str, Any]], Any] | None = None
     golden: tuple[tuple[str, Mapping[str, float], Mapping[str, float]], ...] = ()
     curvature: str = ""
+    objective: str = "squared"
 
     @property
     def name(self) -> str:

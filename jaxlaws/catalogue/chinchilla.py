@@ -1,5 +1,7 @@
 """Loss of a dense language model from its parameters and training tokens."""
 
+from math import inf
+
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import power
 
@@ -18,11 +20,11 @@ class Inputs:
 class Coefs:
     """Coefficients of the law."""
 
-    E: Scalar = var("irreducible loss", unit="nat/token")
-    A: Scalar = var("weight of params", unit="nat/token")
-    B: Scalar = var("weight of tokens", unit="nat/token")
-    alpha: Scalar = var("exponent of params")
-    beta: Scalar = var("exponent of tokens")
+    E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
+    A: Scalar = var("weight of params", unit="nat/token", bounds=(0, inf))
+    B: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of params", bounds=(0, inf))
+    beta: Scalar = var("exponent of tokens", bounds=(0, inf))
 
 
 @record
@@ -52,6 +54,7 @@ LAW = Law(
         # Hoffmann's runs, fitted again by Besiroglu et al. 2024, arXiv:2404.10102.
         "besiroglu2024": Coefs(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658),
     },
+    objective="huber_log",
     formula="E + A*params**-alpha + B*tokens**-beta",
     source=Source(
         reference="Hoffmann et al. 2022, arXiv:2203.15556, approach 3; Besiroglu et al. 2024, arXiv:2404.10102"

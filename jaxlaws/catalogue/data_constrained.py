@@ -1,5 +1,7 @@
 """Loss of a model trained on several passes over a limited number of unique tokens."""
 
+from math import inf
+
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import at_least, positive_or, power
 
@@ -27,10 +29,10 @@ class Coefs:
     b: Scalar = var("weight of tokens", unit="nat/token")
     c: Scalar = var("weight of unique_tokens", unit="nat/token")
     e: Scalar = var("weight of the passes over the data", unit="nat/token")
-    alpha: Scalar = var("exponent of params", shared=True)
-    beta: Scalar = var("exponent of tokens", shared=True)
-    gamma: Scalar = var("exponent of unique_tokens", shared=True)
-    delta: Scalar = var("exponent of the passes", shared=True)
+    alpha: Scalar = var("exponent of params", shared=True, bounds=(0, inf))
+    beta: Scalar = var("exponent of tokens", shared=True, bounds=(0, inf))
+    gamma: Scalar = var("exponent of unique_tokens", shared=True, bounds=(0, inf))
+    delta: Scalar = var("exponent of the passes", shared=True, bounds=(0, inf))
 
 
 @record

@@ -1,5 +1,7 @@
 """Loss of a mixture-of-experts model from its dense size and its number of experts."""
 
+from math import inf
+
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import at_least, power
 
@@ -26,10 +28,10 @@ class Inputs:
 class Coefs:
     """Coefficients of the law."""
 
-    L_inf: Scalar = var("irreducible loss", unit="nat/token")
-    K: Scalar = var("weight of the power law", unit="nat/token")
-    alpha: Scalar = var("exponent of dense_parameter_count")
-    beta: Scalar = var("exponent of num_experts")
+    L_inf: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
+    K: Scalar = var("weight of the power law", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of dense_parameter_count", bounds=(0, inf))
+    beta: Scalar = var("exponent of num_experts", bounds=(0, inf))
 
 
 @record

@@ -1,5 +1,7 @@
 """Loss of a model that runs several parallel streams over each input."""
 
+from math import inf
+
 from jaxlaws.law import Law, Scalar, Source, mean, record, var
 from jaxlaws.numerics import at_least, power
 
@@ -30,12 +32,12 @@ class Inputs:
 class Coefs:
     """Coefficients of the law."""
 
-    c0: Scalar = var("irreducible loss", unit="nat/token")
-    c1: Scalar = var("weight of the model size", unit="nat/token")
-    c2: Scalar = var("weight of the streams", unit="nat/token")
-    c3: Scalar = var("weight of size and streams together", unit="nat/token")
-    alpha: Scalar = var("exponent of num_params", shared=True)
-    beta: Scalar = var("exponent of parallel_size", shared=True)
+    c0: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
+    c1: Scalar = var("weight of the model size", unit="nat/token", bounds=(0, inf))
+    c2: Scalar = var("weight of the streams", unit="nat/token", bounds=(0, inf))
+    c3: Scalar = var("weight of size and streams together", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of num_params", shared=True, bounds=(0, inf))
+    beta: Scalar = var("exponent of parallel_size", shared=True, bounds=(0, inf), start=(0, 2))
 
 
 @record

@@ -1,5 +1,7 @@
 """Loss after supervised fine-tuning on a number of examples, for 14 models and 3 datasets."""
 
+from math import inf
+
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import at_least, power
 
@@ -17,9 +19,9 @@ class Inputs:
 class Coefs:
     """Coefficients of the law."""
 
-    L_inf: Scalar = var("irreducible loss", unit="nat/token")
-    A: Scalar = var("loss above it after one example", unit="nat/token")
-    alpha: Scalar = var("exponent of sft_data_size")
+    L_inf: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
+    A: Scalar = var("loss above it after one example", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of sft_data_size", bounds=(0, inf))
 
 
 @record
