@@ -31,7 +31,7 @@ from jaxlaws.optimize import costs as costs
 from jaxlaws.optimize.allocation import Allocation, allocate
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.scores import Scores, evaluate
-from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_table
+from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_table, read_table
 
 __all__ = [
     "Allocation",
@@ -63,6 +63,7 @@ __all__ = [
     "optimize_mixture",
     "predict",
     "predict_table",
+    "read_table",
     "record",
     "sldbench",
     "stack",

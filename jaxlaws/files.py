@@ -1,4 +1,7 @@
-"""Tables in files: Parquet, CSV and JSON lines, read and written as streams of Arrow tables."""
+"""Tables in files: Parquet, CSV and JSON lines, read and written as streams of Arrow tables.
+
+Folders that Hugging Face `datasets` saves are read, too.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,10 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from jaxlaws.saved import SavedDataset
 from jaxlaws.tables import DataError
 
-__all__ = ["FORMATS", "Reader", "Writer", "ahead", "format_of", "open_reader", "open_writer", "parsed"]
+__all__ = ["FORMATS", "Reader", "Writer", "ahead", "format_of", "open_reader", "open_writer", "parsed", "read_whole"]
 
 FORMATS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
@@ -48,14 +52,14 @@ def format_of(path: str) -> tuple[str, str | None]:
         if suffix and suffix[0].lower() in known and not (compression and name == "parquet"):
             return name, compression
     every = ", ".join(suffix for known in FORMATS.values() for suffix in known)
-    raise DataError(f"the format of a file is told by its suffix: {every}; or by --from and --to")
+    raise DataError(f"the format of a file is told by its suffix: {every}; or by --from, --to or format=")
 
 
 class Reader:
     """A table in a file, as an iterator over Arrow tables of a bounded number of rows.
 
     Attributes:
-        format: "parquet", "csv" or "jsonl".
+        format: "parquet", "csv", "jsonl", or "arrow" for a folder.
         schema: The Arrow schema.
         fraction: The share of the file that a number of rows is, where it can be known.
         regular: Whether it is a file or in memory, and not a stream that may keep its reader waiting.
@@ -103,17 +107,19 @@ def open_reader(
     numbers: Collection[str] = (),
     text: Collection[str] = (),
     typed: bool = True,
+    whole: bool = False,
 ) -> Iterator[Reader]:
     """Open a table for reading.
 
     Args:
-        path: A file, or "-" for standard input.
+        path: A file, a folder that Hugging Face `datasets` saved, or "-" for standard input.
         format: Its format; by default told by the suffix, and for standard input by the first bytes.
         columns: The columns to read, of those there are; by default all.
         numbers: Columns of numbers. CSV gives them as they are written, for `parsed` to read.
         text: Columns of text that repeats, whatever they look like in a CSV file; those of a Parquet file are read as
             dictionaries, and the schema has the types that they have in the file.
         typed: Whether the other columns of a CSV file get the types that its first lines suggest, or stay as written.
+        whole: Whether JSON lines are read at once, so that types and keys are those of all lines, not of the first.
 
     Yields:
         The reader.
@@ -123,6 +129,11 @@ def open_reader(
         OSError: The file cannot be read.
     """
     compression = None
+    if format is None and os.path.isdir(path):
+        saved = SavedDataset(path, columns)
+        _check_names(saved.schema.names)
+        yield Reader("arrow", saved.schema, _pieces(saved), lambda done: saved.share)
+        return
     with contextlib.ExitStack() as stack:
         source: Any
         if path == "-":
@@ -165,7 +176,7 @@ def open_reader(
             if format == "csv":
                 batches = _open_csv(stream, columns, {*numbers, *text}, typed)
             else:
-                batches = _open_json(stream, numbers)
+                batches = _whole_json(stream) if whole else _open_json(stream, numbers)
             stack.enter_context(batches)
         yield Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None, bool(size))
 
@@ -210,9 +221,22 @@ def _text_format(start: bytes) -> str:
 def _batch_rows(file: Any, columns: Sequence[str]) -> int:
     """How many rows of a Parquet file to read at a time, told by the size of its first ones."""
     first = next(file.iter_batches(batch_size=1024, columns=columns), None)
-    if first is None or not first.num_rows:
+    return BATCH_ROWS if first is None else _rows_at_a_time(first)
+
+
+def _rows_at_a_time(batch: Any) -> int:
+    """How many rows like these make a table of a bounded size."""
+    if not batch.num_rows:
         return BATCH_ROWS
-    return int(max(min(BATCH_ROWS, BATCH_BYTES * first.num_rows // max(first.nbytes, 1)), 1024))
+    return int(max(min(BATCH_ROWS, BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)), 1024))
+
+
+def _pieces(batches: Any) -> Iterator[Any]:
+    """Batches of any size in pieces of a bounded one."""
+    for batch in batches:
+        rows = _rows_at_a_time(batch)
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
 
 
 def _open_csv(source: Any, columns: Collection[str] | None, text: Collection[str], typed: bool) -> Any:
@@ -239,26 +263,39 @@ def _types(guessed: Any, written: Any, text: Collection[str]) -> dict[str, Any]:
     for name in guessed.column_names:
         column = guessed[name]
         keep = name not in text and not pa.types.is_null(column.type)
-        if keep and pa.types.is_integer(column.type):  # not 007, nor 0x1f
-            keep = (
-                pc.all(pc.equal(column.cast(pa.string()), pc.utf8_trim_whitespace(written[name]))).as_py() is not False
-            )
-        if keep and pa.types.is_floating(column.type):  # not 12e4567
-            keep = not pc.any(pc.is_inf(column)).as_py()
-        if keep:
+        if keep and _loses_nothing(column, written[name]):
             types[name] = column.type
     return types
 
 
+def _loses_nothing(column: Any, written: Any) -> bool:
+    """Whether values tell how they are written, where they are numbers: not 007, 0x1f or 12e4567."""
+    if pa.types.is_integer(column.type):
+        same = pc.equal(column.cast(pa.string()), pc.utf8_trim_whitespace(written))
+        return pc.all(same).as_py() is not False
+    return not (pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py())
+
+
 def _open_json(source: Any, numbers: Collection[str]) -> Any:
     options = pa.json.ReadOptions(block_size=BLOCK_BYTES)
-    first, whole = _first_block(source)
-    if first.lstrip().startswith(b"["):
-        raise DataError("this is a JSON array; a table in JSON lines has one object per line")
+    first, whole = _json_lines_of(source)
     seen = pa.json.open_json(io.BytesIO(first), options).schema
     _check_names(seen.names)
     fields = [_json_field(field, numbers) for field in seen]
     return pa.json.open_json(whole, options, pa.json.ParseOptions(explicit_schema=pa.schema(fields)))
+
+
+def _whole_json(source: Any) -> Any:
+    table = pa.json.read_json(_json_lines_of(source)[1], pa.json.ReadOptions(block_size=BLOCK_BYTES))
+    _check_names(table.column_names)
+    return table.cast(pa.schema([_json_field(field, ()) for field in table.schema])).to_reader()
+
+
+def _json_lines_of(source: Any) -> tuple[bytes, Any]:
+    first, whole = _first_block(source)
+    if first.lstrip().startswith(b"["):
+        raise DataError("this is a JSON array; a table in JSON lines has one object per line")
+    return first, whole
 
 
 def _json_field(field: Any, numbers: Collection[str]) -> Any:
@@ -323,8 +360,7 @@ def parsed(table: Any, numbers: Collection[str], first_row: int) -> Any:
     """
     for i, name in enumerate(table.column_names):
         if name in numbers and pa.types.is_string(table.schema.types[i]):
-            text = pc.utf8_trim_whitespace(table[name])
-            text = pc.if_else(pc.equal(text, ""), None, text)
+            text = _words(table[name])
             try:
                 column = pc.cast(text, pa.float64())
             except pa.ArrowInvalid:
@@ -334,6 +370,40 @@ def parsed(table: Any, numbers: Collection[str], first_row: int) -> Any:
                 raise DataError(f"column {name!r} must hold numbers: {shown}{more}") from None
             table = table.set_column(i, name, column)
     return table
+
+
+def _words(text: Any) -> Any:
+    """A column of text without the space around it, and without a value where there is nothing else."""
+    text = pc.utf8_trim_whitespace(text)
+    return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def read_whole(path: str, format: str | None = None) -> Any:
+    """A table in memory, from what `open_reader` takes; columns of a CSV file are numbers where every value is one.
+
+    Raises:
+        DataError: The file is empty, or not of its format.
+        OSError: The file cannot be read.
+    """
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, not {format!r}")
+    with open_reader(path, format, typed=False, whole=True) as reader:
+        tables = list(reader)
+    table = pa.concat_tables(tables) if tables else reader.schema.empty_table()
+    if reader.format == "csv":
+        for i, name in enumerate(table.column_names):
+            if name != "group":  # names of groups, also where they look like numbers
+                table = table.set_column(i, name, _numbers_or_text(table[name]))
+    return table
+
+
+def _numbers_or_text(text: Any) -> Any:
+    words = _words(text)
+    for type in (pa.int64(), pa.float64()) if words.null_count < len(words) else ():
+        with contextlib.suppress(pa.ArrowInvalid):
+            column = pc.cast(words, type)
+            return column if _loses_nothing(column, text) else text
+    return text
 
 
 def _is_number(text: str | None) -> bool:

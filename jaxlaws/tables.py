@@ -1,4 +1,4 @@
-"""Columns in and out: predictions and derivatives for tables of any kind.
+"""Columns in and out: predictions and derivatives for tables of any kind, and tables from files.
 
 Tables are pandas, polars and Arrow tables (anything that narwhals reads) and dicts of columns; what comes out is of
 the kind that came in. Columns are found by the name of the input or its aliases, and read without a copy where the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, UnknownNameError, Var, variables
 
-__all__ = ["DataError", "Outside", "RangeWarning", "gradient_table", "predict_table"]
+__all__ = ["DataError", "Outside", "RangeWarning", "gradient_table", "predict_table", "read_table"]
 
 Frame = nw.DataFrame[Any]
 
@@ -36,6 +37,43 @@ class DataError(ValueError):
 
 class RangeWarning(UserWarning):
     """Rows of a table lie outside the range that a law was fitted on; the message counts them."""
+
+
+def read_table(path: str | os.PathLike[str], format: str | None = None) -> Any:
+    r"""A table in a file or a folder, in any form that the commands read.
+
+    Args:
+        path: A file in Parquet (`.parquet`, `.pq`), CSV (`.csv`) or JSON lines (`.jsonl`, `.ndjson`, `.json`), the
+            texts also compressed (`.gz`, `.zst`, `.bz2`, `.lz4`); or a folder that Hugging Face `datasets` saved with
+            `save_to_disk`. Of a dict of datasets, the split `train` is read, or without one the first; a path to the
+            folder of another split reads that.
+        format: "parquet", "csv" or "jsonl", where the suffix of a file does not tell.
+
+    Returns:
+        An Arrow table, with the types of the file. CSV has none: a column is int64 or float64 where every value that is
+        there is a number, and otherwise text. The column `group` is always text, and so is one that numbers would not
+        tell in full, with 007 or 0x1f. What is read from a folder stays in its files, mapped into memory.
+
+    Raises:
+        DataError: The table is damaged, or not of its format; the message names the file.
+        OSError: The file cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import jaxlaws as jl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "runs.csv")
+        ...     _ = path.write_text("num_params,parallel_size,group\n1e9,1,pile\n2e9,4,stack\n")
+        ...     runs = jl.read_table(path)
+        >>> jl.predict_table(jl.laws["parallel"], runs)["loss"].to_pylist()
+        [2.0149..., 1.0350...]
+    """
+    from jaxlaws import files
+
+    try:
+        return files.read_whole(os.fspath(path), format)
+    except DataError as error:
+        raise DataError(f"{os.fspath(path)}: {error}") from None
 
 
 def predict_table(

@@ -267,7 +267,7 @@ def bad_files():
     good = {"num_params": [1e9, 2e9, 4e9], "parallel_size": [1.0, 2.0, 4.0]}
     return {
         "no such file": ("runs.csv", None, "runs.csv: No such file or directory"),
-        "a folder": ("folder.csv", "folder", "folder.csv: Is a directory"),
+        "a folder": ("folder.csv", "folder", "folder.csv: a folder saved by Hugging Face datasets has"),
         "unknown suffix": ("runs.xlsx", b"x", "runs.xlsx: .*suffix: .parquet, .pq, .csv"),
         "empty CSV": ("runs.csv", b"", "runs.csv: the file is empty"),
         "empty JSON": ("runs.jsonl", b"", "runs.jsonl: the file is empty"),

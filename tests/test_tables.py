@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import decimal
+import gzip
+import json
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling import columns
 
 import jaxlaws as jl
-from jaxlaws import tables
+from jaxlaws import files, tables
 from jaxlaws.columns import from_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")  # few mixtures lie in the box fitted on
@@ -453,3 +456,99 @@ def test_evaluate_names_the_missing_output():
 def test_any_eager_frame_of_narwhals_will_do():
     frame = nw.from_dict({"n": [1e9], "p": [1.0]}, backend="polars")
     assert isinstance(jl.predict_table(PARALLEL, frame, "pile"), (nw.DataFrame, pl.DataFrame))
+
+
+# Tables from files. Folders are in test_saved.
+
+
+def test_the_same_table_from_every_form(tmp_path):
+    runs = {"num_params": [1e9, 2e9, 4.5e9], "parallel_size": [1, 2, 4], "group": ["pile", "stack", "pile"]}
+    rows = [dict(zip(runs, row, strict=True)) for row in zip(*runs.values(), strict=True)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    text = "\n".join(",".join(map(str, row)) for row in [list(runs), *(row.values() for row in rows)]).encode()
+    pq.write_table(pa.table(runs), tmp_path / "a.parquet")
+    for name, data in {"a.csv": text, "a.csv.gz": gzip.compress(text), "a.jsonl": lines, "b": text}.items():
+        (tmp_path / name).write_bytes(data)
+    for name, form in [*((n, None) for n in ("a.parquet", "a.csv", "a.csv.gz", "a.jsonl")), ("b", "csv")]:
+        for path in (tmp_path / name, str(tmp_path / name)):
+            assert jl.read_table(path, form).equals(pa.table(runs)), name
+    expected = jl.predict_table(PARALLEL, runs)["loss"]
+    np.testing.assert_allclose(jl.predict_table(PARALLEL, jl.read_table(tmp_path / "a.csv"))["loss"], expected)
+
+
+CSV = {  # what is written, and what is read
+    "whole": (["3", " 4", "", "-5"], [3, 4, None, -5]),
+    "broken": (["3", "4.5", "1e9", ""], [3.0, 4.5, 1e9, None]),
+    "not a number": (["3", "nan", "2", "1"], ["3.0", "nan", "2.0", "1.0"]),
+    "large": (["3", "12345678901234567890", "", ""], [3.0, 12345678901234567890.0, None, None]),
+    "a word": (["3", "4", "5", "six"], None),
+    "NA": (["3", "4", "NA", ""], None),
+    "leading zeros": (["007", "8", "9", "10"], None),
+    "hexadecimal": (["0x1f", "8", "9", "10"], None),
+    "a hash": (["12e4567", "8", "9", "10"], None),
+    "nothing": (["", "", "", ""], None),
+    "group": (["70", "410", "70", "70"], None),
+    "words": (["a", " b ", "", "d"], None),
+}
+
+
+@pytest.mark.parametrize("block", [1 << 21, 200])
+def test_columns_of_csv_are_numbers_where_every_value_is_one(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(files, "BLOCK_BYTES", block)  # types are not told by the first lines alone
+    lines = [list(CSV), *zip(*(written for written, _ in CSV.values()), strict=True)]
+    (tmp_path / "a.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+    table = jl.read_table(tmp_path / "a.csv")
+    assert table.column_names == list(CSV)
+    for name, (written, read) in CSV.items():
+        found = table[name].to_pylist()
+        assert (list(map(str, found)) if name == "not a number" else found) == (written if read is None else read)
+    types = [table[name].type for name in list(CSV)[:4]]
+    assert types == [pa.int64(), pa.float64(), pa.float64(), pa.float64()]
+
+
+def test_types_of_json_lines_are_those_of_all_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK_BYTES", 60)
+    rows = [{"n": 1, "late": None, "none": None}] * 20 + [{"n": 2.5, "late": 3, "none": None, "new": "x"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = jl.read_table(tmp_path / "a.jsonl")
+    assert table.to_pylist() == [{"new": None, **row} for row in rows]
+    assert table.schema.types == [pa.float64(), pa.int64(), pa.string(), pa.string()]
+
+
+def test_a_table_without_rows_keeps_its_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("num_params,parallel_size\n")
+    assert jl.read_table(tmp_path / "a.csv").equals(
+        pa.table({n: pa.array([], pa.string()) for n in ("num_params", "parallel_size")})
+    )
+    pq.write_table(pa.table({"n": pa.array([], pa.float32())}), tmp_path / "a.parquet")
+    assert jl.read_table(tmp_path / "a.parquet").schema.types == [pa.float32()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", "the file is empty"),
+        ("a.csv", b"n,p\n1,2\n3\n", "Expected 2 columns, got 1"),
+        ("a.csv", b"n,n\n1,2\n", "2 columns are called 'n'"),
+        ("a.csv.gz", b"n,p\n1,2\n", ""),
+        ("a.jsonl", b"", "the file is empty"),
+        ("a.json", b'[{"n": 1}]', "this is a JSON array"),
+        ("a.jsonl", b'{"n": 1}\n{"n": "x"}\n', "changed from number to string"),
+        ("a.jsonl", b'{"n": 1}\n{"n"\n', "JSON parse error"),
+        ("a.parquet", b"n,p\n1,2\n", "Parquet"),
+        ("a.xlsx", b"x", "told by its suffix: .parquet, .*format="),
+    ],
+)
+def test_files_that_hold_no_table(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(jl.DataError, match=f"^{path}: .*{words}") as error:
+        jl.read_table(path)
+    assert "\n" not in str(error.value)
+
+
+def test_paths_and_formats_that_there_are_not(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        jl.read_table(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match="format must be one of 'parquet', 'csv', 'jsonl', not 'xlsx'"):
+        jl.read_table(tmp_path / "a.csv", "xlsx")

@@ -35,8 +35,9 @@ __all__ = ["add_commands"]
 
 TABLES = """\
 FILE is Parquet (.parquet, .pq), CSV (.csv) or JSON lines (.jsonl, .ndjson, .json), the texts also compressed (.gz,
-.zst, ...), or - for standard input. It needs a column per input of the law ("jaxlaws show LAW" names them). Or give
-the inputs right here, as NAME=VALUE,VALUE,...: all combinations are computed."""
+.zst, ...), a folder saved by Hugging Face datasets (its split train, or else the first), or - for standard input. It
+needs a column per input of the law ("jaxlaws show LAW" names them). Or give the inputs right here, as
+NAME=VALUE,VALUE,...: all combinations are computed."""
 
 
 def add_commands(command: Command) -> None:
