@@ -12,6 +12,7 @@ from jaxlaws.evaluation import (
     predict,
     value_and_gradient,
 )
+from jaxlaws.fitting.estimation import Fit, fit
 from jaxlaws.law import (
     Law,
     Matrix,
@@ -36,6 +37,7 @@ from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_tabl
 __all__ = [
     "Allocation",
     "DataError",
+    "Fit",
     "Law",
     "Matrix",
     "Mixture",
@@ -53,6 +55,7 @@ __all__ = [
     "elasticity",
     "evaluate",
     "export",
+    "fit",
     "gradient",
     "gradient_table",
     "hessian",

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,24 @@ import numpy as np
 
 from jaxlaws.law import Law, UnknownNameError, stack, variables
 
-__all__ = ["arguments", "beyond_setting", "broadcast_shape", "by_name", "check_law", "group_ids", "number", "setting"]
+__all__ = [
+    "Choice",
+    "arguments",
+    "beyond_setting",
+    "broadcast_shape",
+    "by_name",
+    "check_law",
+    "group_ids",
+    "number",
+    "setting",
+]
+
+
+class Choice(NamedTuple):
+    """Coefficients of several groups, stacked, and which of these each row belongs to."""
+
+    coefs: Any
+    ids: Any
 
 
 def arguments(
@@ -141,6 +158,8 @@ def _coefficients(law: Law, group: Any) -> tuple[Any, Any]:
         return law.groups[group], None
     if isinstance(group, law.coefs):
         return group, None
+    if isinstance(group, Choice):
+        return group
     if isinstance(group, Mapping):
         names = {v.name for v in variables(law.coefs)}
         if names != set(group):

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlaws.arguments import arguments, beyond_setting, by_name, number, setting
+from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, number, setting
 from jaxlaws.columns import BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
@@ -257,7 +257,8 @@ def _elasticity(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
 
 def _batch(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> Any:
     if ids is not None:  # rows of several groups: an id out of range, which only a tracer can hold, gives NaN
-        ids = jnp.where(ids < 0, len(law.groups), ids)  # and is not counted from the end
+        count = jax.tree.leaves(coefs)[0].shape[0]
+        ids = jnp.where(ids < 0, count, ids)  # and is not counted from the end
         coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
     cores = (_core_ndims(coefs), _core_ndims(inputs), None if weights is None else len(law.output_shape))
     return _over_batch(functools.partial(verb, law), (coefs, inputs, weights), cores)
@@ -479,13 +480,14 @@ def tabulate(
 ) -> tuple[Any, ...]:
     """Several verbs ("value", "gradient", "elasticity") at once, for `count` rows of NumPy columns, block by block.
 
-    `group` is a name, coefficients, or an array of ids with a row each; the results are NumPy arrays.
+    `group` is a name, coefficients, a `Choice`, or an array of ids with a row each; the results are NumPy arrays.
     """
-    ids = group if isinstance(group, np.ndarray) else None
+    ids = group if isinstance(group, np.ndarray) else group.ids if isinstance(group, Choice) else None
 
     def call(rows: Any) -> Any:
         ids, inputs = rows
-        return _call(law, _several(verbs), group if ids is None else ids, inputs, {}, weights)
+        chosen = group if ids is None else group._replace(ids=ids) if isinstance(group, Choice) else ids
+        return _call(law, _several(verbs), chosen, inputs, {}, weights)
 
     results: tuple[Any, ...] = in_blocks(call, (ids, inputs), count, BLOCK)
     return results

@@ -12,7 +12,7 @@ from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law
 from jaxlaws.tables import DataError, as_frame, missing, numbers, read
 
-__all__ = ["Scores", "Tally", "evaluate"]
+__all__ = ["Scores", "Tally", "evaluate", "scores_of"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,20 +90,30 @@ class Tally:
         measured = np.concatenate(self._measured) if self._measured else np.zeros((0, 1))
         if not len(measured):
             raise DataError("the table has no rows")
-        deviation = measured - measured.mean(axis=0)
-        nmse = _ratio(self._squared, (deviation**2).sum(axis=0), len(measured))
-        nmae = _ratio(self._absolute, np.abs(deviation).sum(axis=0), len(measured))
-        per_output = {
-            name: {"r2": 1 - float(mse), "nmse": float(mse), "nmae": float(mae)}
-            for name, mse, mae in zip(self._law.output_columns, nmse, nmae, strict=True)
-        }
-        return Scores(
-            r2=1 - float(nmse.mean()),
-            nmse=float(nmse.mean()),
-            nmae=float(nmae.mean()),
-            rows=len(measured),
-            outputs=per_output,
-        )
+        return _scores(self._law, self._squared, self._absolute, measured)
+
+
+def scores_of(law: Law, predicted: np.ndarray, measured: np.ndarray) -> Scores:
+    """The scores of predictions [row, output]."""
+    error = predicted - measured
+    return _scores(law, (error**2).sum(axis=0), np.abs(error).sum(axis=0), measured)
+
+
+def _scores(law: Law, squared: np.ndarray, absolute: np.ndarray, measured: np.ndarray) -> Scores:
+    deviation = measured - measured.mean(axis=0)
+    nmse = _ratio(squared, (deviation**2).sum(axis=0), len(measured))
+    nmae = _ratio(absolute, np.abs(deviation).sum(axis=0), len(measured))
+    per_output = {
+        name: {"r2": 1 - float(mse), "nmse": float(mse), "nmae": float(mae)}
+        for name, mse, mae in zip(law.output_columns, nmse, nmae, strict=True)
+    }
+    return Scores(
+        r2=1 - float(nmse.mean()),
+        nmse=float(nmse.mean()),
+        nmae=float(nmae.mean()),
+        rows=len(measured),
+        outputs=per_output,
+    )
 
 
 def _ratio(error: np.ndarray, spread: np.ndarray, rows: int) -> np.ndarray:

@@ -19,10 +19,10 @@ import narwhals as nw
 import numpy as np
 from narwhals.exceptions import DuplicateError
 
-from jaxlaws.arguments import group_ids
+from jaxlaws.arguments import Choice, group_ids
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
-from jaxlaws.law import Law, UnknownNameError, Var, variables
+from jaxlaws.law import Law, UnknownNameError, Var, stack, variables
 
 __all__ = ["DataError", "Outside", "RangeWarning", "gradient_table", "predict_table", "read_table"]
 
@@ -228,7 +228,7 @@ def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_
     for (v, column), values in zip(law.columns, columns, strict=True):
         if v.floor is None and values.size and values.min() <= v.above:
             limit = "positive" if v.above == 0 else f"greater than {v.above:g}"
-            raise DataError(f"column {column!r} must be {limit}: {_which(values <= v.above, first_row)}")
+            raise DataError(f"column {column!r} must be {limit}: {rows_text(values <= v.above, first_row)}")
     inputs = from_columns(law, columns)
     for v in variables(law.inputs):
         if v.total is not None:
@@ -236,7 +236,7 @@ def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_
             if off.any():
                 names = v.column_names(law.sizes)
                 raise DataError(
-                    f"columns {names[0]!r} to {names[-1]!r} must sum to {v.total:g}: {_which(off, first_row)}"
+                    f"columns {names[0]!r} to {names[-1]!r} must sum to {v.total:g}: {rows_text(off, first_row)}"
                 )
     return Rows(columns=columns, inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
 
@@ -247,7 +247,7 @@ def _as_dtype(values: np.ndarray, column: str, dtype: Any, first_row: int) -> np
     if found is not values and found.size and np.isinf(found.max()):
         beyond = np.isinf(found) & np.isfinite(values)
         if beyond.any():
-            raise DataError(f"column {column!r} is too large for {np.dtype(dtype)}: {_which(beyond, first_row)}")
+            raise DataError(f"column {column!r} is too large for {np.dtype(dtype)}: {rows_text(beyond, first_row)}")
     return found
 
 
@@ -257,7 +257,7 @@ def numbers(frame: Frame, column: str, first_row: int) -> np.ndarray:
     if not series.dtype.is_numeric():
         raise DataError(f"column {column!r} must hold numbers; it holds {series.dtype}")
     if series.null_count():
-        raise DataError(f"column {column!r} has no value: {_which(series.is_null().to_numpy(), first_row)}")
+        raise DataError(f"column {column!r} has no value: {rows_text(series.is_null().to_numpy(), first_row)}")
     if series.implementation.is_pyarrow() and not series.dtype.is_decimal():
         array = series.to_native()  # in one piece it is not copied, and to_numpy() would load pandas
         values = np.from_dlpack(array.chunk(0) if array.num_chunks == 1 else array.combine_chunks())
@@ -266,7 +266,7 @@ def numbers(frame: Frame, column: str, first_row: int) -> np.ndarray:
     if values.dtype.kind not in "fiu":  # decimals
         values = values.astype(np.float64)
     if values.dtype.kind == "f" and values.size and np.isnan(values.min()):
-        raise DataError(f"column {column!r} is not a number (NaN): {_which(np.isnan(values), first_row)}")
+        raise DataError(f"column {column!r} is not a number (NaN): {rows_text(np.isnan(values), first_row)}")
     return values
 
 
@@ -317,10 +317,12 @@ def missing(columns: Sequence[str], column: str, aliases: Sequence[str] = ()) ->
 
 
 def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
-    """The group as `tabulate` takes it: a name, coefficients, or an id per row."""
+    """The group as `tabulate` takes it: a name, coefficients, an id per row, or coefficients with an id per row."""
+    if isinstance(group, Mapping) and any(isinstance(coefs, law.coefs) for coefs in group.values()):
+        return _own_group(law, frame, group, first_row)
     if group is None:
         if "group" in frame.columns:
-            return _ids(law, frame["group"], first_row)
+            return _ids(law, law.groups, frame["group"], first_row)
         if len(law.groups) == 1:
             return next(iter(law.groups))
         known = ", ".join(map(repr, list(law.groups)[:4])) + (", ..." if len(law.groups) > 4 else "")
@@ -329,7 +331,7 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
         )
     if isinstance(group, str) and group not in law.groups:
         if group in frame.columns:
-            return _ids(law, frame[group], first_row)
+            return _ids(law, law.groups, frame[group], first_row)
         raise UnknownNameError.of(f"group of {law.name}, or column,", group, [*law.groups, *frame.columns])
     if isinstance(group, str) and group in frame.columns:
         raise DataError(f"{group!r} is a group of {law.name} and a column of the table; rename the column")
@@ -345,9 +347,18 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
     return np.broadcast_to(ids, len(frame))
 
 
-def _ids(law: Law, names: nw.Series[Any], first_row: int) -> np.ndarray:
-    """The position in `law.groups` of each row's group."""
-    positions = {name: i for i, name in enumerate(law.groups)}
+def _own_group(law: Law, frame: Frame, groups: Mapping[str, Any], first_row: int) -> Any:
+    """The same for groups of the caller's own, such as those that were fitted."""
+    if "group" in frame.columns:
+        return Choice(stack(groups.values()), _ids(law, groups, frame["group"], first_row))
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    raise DataError(f"there are {len(groups)} groups, and the table has no column 'group'")
+
+
+def _ids(law: Law, groups: Mapping[str, Any], names: nw.Series[Any], first_row: int) -> np.ndarray:
+    """The position in `groups` of each row's group."""
+    positions = {name: i for i, name in enumerate(groups)}
     if names.dtype == nw.Categorical and names.implementation.is_pyarrow() and not names.null_count():
         ids = _ids_of_dictionaries(names.to_native(), positions)
         if not ids.size or ids.min() >= 0:
@@ -355,13 +366,13 @@ def _ids(law: Law, names: nw.Series[Any], first_row: int) -> np.ndarray:
     if names.dtype in (nw.Categorical, nw.Enum, nw.String):  # Arrow has several kinds of strings
         names = names.cast(nw.String)
     if names.null_count():
-        raise DataError(f"column {names.name!r} has no value: {_which(names.is_null().to_numpy(), first_row)}")
+        raise DataError(f"column {names.name!r} has no value: {rows_text(names.is_null().to_numpy(), first_row)}")
     if len(names) and names.dtype not in (nw.String, nw.Object):
         raise DataError(f"column {names.name!r} must hold names of groups; it holds {names.dtype}")
     for name in names.unique().to_list():
         if name not in positions:
-            error = UnknownNameError.of(f"group of {law.name}", name, law.groups)
-            raise DataError(f"column {names.name!r}, {_which((names == name).to_numpy(), first_row)}: {error}")
+            error = UnknownNameError.of(f"group of {law.name}", name, groups)
+            raise DataError(f"column {names.name!r}, {rows_text((names == name).to_numpy(), first_row)}: {error}")
     ids = names.replace_strict(list(positions), list(positions.values()), return_dtype=nw.Int32).to_numpy()
     return np.asarray(ids)
 
@@ -376,7 +387,7 @@ def _ids_of_dictionaries(column: Any, positions: Mapping[str, int]) -> np.ndarra
     return np.concatenate(parts)
 
 
-def _which(bad: np.ndarray, first_row: int) -> str:
+def rows_text(bad: np.ndarray, first_row: int) -> str:
     """The first five rows of a mask, as text."""
     rows = np.flatnonzero(bad)
     text = ", ".join(str(row + first_row) for row in rows[:5])

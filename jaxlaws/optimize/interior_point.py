@@ -21,7 +21,7 @@ from jax import lax
 
 from jaxlaws.optimize.batches import batched
 
-__all__ = ["Point", "Problem", "differentiable", "search", "solve"]
+__all__ = ["Point", "Problem", "differentiable", "search", "solve", "symmetric_inverse"]
 
 
 class Problem(NamedTuple):
@@ -259,7 +259,7 @@ def _direction(
         # constraints that leave nothing to choose would make it all but singular.
         cost = jnp.max(jnp.abs(stiff), (0, 1))
         matrix = matrix + stiff + cost * (on[:, None] & on[None, :, 0, None])
-    inverse = _symmetric_inverse(matrix, jnp.where(fixed, jnp.inf, diagonal))
+    inverse = symmetric_inverse(matrix, jnp.where(fixed, jnp.inf, diagonal))
     b = inverse(jnp.where(fixed, 0, on.astype(hessian.dtype)))
     size = jnp.sum(on * b, 0)
 
@@ -321,7 +321,7 @@ def _longest(room: jax.Array, change: jax.Array) -> jax.Array:
     return jnp.minimum(jnp.min(part, axis=0, initial=jnp.inf), 1)
 
 
-def _symmetric_inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], jax.Array]:
+def symmetric_inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """The inverse of a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero."""
     n = matrix.shape[0]
     rows = [[matrix[i, j] for j in range(n)] for i in range(n)]

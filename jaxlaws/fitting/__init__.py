@@ -1,0 +1,1 @@
+"""Coefficients of laws from measured runs, and how sure they are."""

@@ -1,0 +1,451 @@
+"""Fitting a law to measured runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlaws.arguments import check_law, setting
+from jaxlaws.fitting.form import Form, form_of
+from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found
+from jaxlaws.fitting.runs import Runs, read_runs
+from jaxlaws.fitting.starts import solve_all, spread
+from jaxlaws.law import Law, variables
+from jaxlaws.scores import Scores, scores_of
+from jaxlaws.tables import DataError, rows_text
+
+__all__ = ["Fit", "fit", "fit_runs"]
+
+FLOAT64 = np.dtype(np.float64)
+SAME = 1e-6  # relative difference of objectives that count as the same minimum
+RANK = 1e-10  # of the largest singular value of scaled derivatives; what is below it tells nothing from rounding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """Coefficients of a law that were fitted to measured runs, and how well.
+
+    Attributes:
+        law: The law.
+        coefs: The coefficients of each group, in float64: take them wherever a group is asked for.
+        stderr: Standard errors of the coefficients, as records like these, from the derivatives of the predictions at
+            the optimum and the size of the residuals. NaN on a bound, infinite where the runs do not tell.
+        covariance: For each group, the covariance matrix of what was fitted, in the order of `names`; 0 for
+            coefficients on a bound, NaN where there are no more runs than coefficients.
+        names: Names of the numbers in a covariance matrix, such as `alpha` or `t[0][2]`.
+        objective: What was minimised: "squared", "huber_log" or "relative".
+        value: What is left of it, a sum over the runs, per group; with shared coefficients over all of them.
+        converged: Whether another step would gain nothing, per group.
+        share: The share of the starts that reached this minimum, per group; for separate outputs, the least of these.
+        rank: How many numbers the runs tell apart, per group.
+        condition: Condition number of the derivatives, each coefficient in its own unit; per group.
+        flags: What to know of each group before one relies on it, in words; empty if there is nothing.
+        residuals: Measured less predicted, in the order of the table, [run] or [run, output].
+        scores: Scores on the runs of the fit.
+        runs: The runs.
+        form: What was fitted, for `bootstrap`.
+    """
+
+    law: Law
+    coefs: Mapping[str, Any]
+    stderr: Mapping[str, Any]
+    covariance: Mapping[str, np.ndarray]
+    names: tuple[str, ...]
+    objective: str
+    value: Mapping[str, float]
+    converged: Mapping[str, bool]
+    share: Mapping[str, float]
+    rank: Mapping[str, int]
+    condition: Mapping[str, float]
+    flags: Mapping[str, tuple[str, ...]]
+    residuals: np.ndarray
+    scores: Scores
+    runs: Runs = dataclasses.field(repr=False)
+    form: Form = dataclasses.field(repr=False)
+    fixed: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+
+
+def fit(
+    law: Law,
+    table: Any,
+    group: str | None = None,
+    *,
+    objective: str | None = None,
+    weights: Any = None,
+    shared: Iterable[str] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    starts: int | Mapping[str, Any] = 64,
+    seed: int = 0,
+) -> Fit:
+    """Coefficients of a law from measured runs, for all groups at once.
+
+    Coefficients in which the law is linear are solved for; the others are searched for from many starts by the method
+    of Levenberg and Marquardt. All of it is in float64, whatever JAX is set to.
+
+    Args:
+        law: The law.
+        table: The runs: a table of any kind, or the path of one (see [`read_table`][jaxlaws.read_table]), with the
+            columns of the inputs and of the outputs.
+        group: The column that holds each run's group. By default `group`, or one group `all_data` without it.
+        objective: What is minimised, a sum over runs and outputs: "squared" errors in the unit of the output,
+            "relative" ones (both halved), or "huber_log", Huber's function (delta = 1e-3) of the error of the
+            logarithm, as in Hoffmann et al. 2022. By default that of the law.
+        weights: Weight of each run in that sum, an array or the name of a column; by default 1. A run of weight 2
+            counts like two runs; one of weight 0 does not count.
+        shared: Names of coefficients that have one value for all groups; by default those of the law.
+        fixed: Values of coefficients that are not fitted.
+        bounds: Least and largest value of a coefficient, None for no bound, in place of those of the law.
+        starts: How many starts the search has, or the starts themselves: values of the coefficients that the law is
+            not linear in, each an array with the starts first (others are allowed, and not used).
+        seed: Another seed gives other starts.
+
+    Returns:
+        The fit. Look at its `flags`: a group that cannot be fitted well does not keep the others from it.
+
+    Raises:
+        DataError: A column is missing or holds what cannot be used.
+
+    Example:
+        >>> import numpy as np, jaxlaws as jl
+        >>> law = jl.laws["sft"]
+        >>> size = np.geomspace(200, 4e5, 12)
+        >>> noise = 1 + 0.01 * np.random.default_rng(0).normal(size=12)
+        >>> fit = jl.fit(law, {"sft_data_size": size, "sft_loss": (1 + 5 * size**-0.3) * noise})
+        >>> {name: round(value, 2) for name, value in jl.as_dict(fit.coefs["all_data"]).items()}
+        {'L_inf': 0.98, 'A': 4.93, 'alpha': 0.29}
+    """
+    check_law(law)
+    return fit_runs(
+        read_runs(law, table, group, weights),
+        objective=objective,
+        shared=shared,
+        fixed=fixed,
+        bounds=bounds,
+        starts=starts,
+        seed=seed,
+    )
+
+
+def fit_runs(
+    runs: Runs,
+    *,
+    objective: str | None = None,
+    shared: Iterable[str] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    starts: int | Mapping[str, Any] = 64,
+    seed: int = 0,
+) -> Fit:
+    """The same for runs that were read."""
+    law = runs.law
+    objective = law.objective if objective is None else objective
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(map(repr, OBJECTIVES))}, not {objective!r}")
+    if objective != "squared":
+        bad = np.any(runs.measured <= 0, axis=1)
+        if bad.any():
+            columns = " and ".join(map(repr, law.output_columns))
+            raise DataError(f"column {columns} must be positive for objective {objective!r}: {rows_text(bad, 0)}")
+    known = [v.name for v in variables(law.coefs)]
+    common = [v.name for v in variables(law.coefs) if v.shared] if shared is None else list(shared)
+    for name in (*common, *(fixed or {}), *(bounds or {})):
+        if name not in known:
+            raise ValueError(f"{law.name} has no coefficient {name!r}; it has {', '.join(known)}")
+    values = _fixed(runs, fixed or {})
+    form = form_of(
+        law,
+        jax.tree.map(lambda x: x[:4], runs.inputs),
+        several=len(runs.groups) > 1,
+        shared=common,
+        fixed=values,
+        bounds=_bounds(law, bounds or {}),
+        objective=objective,
+    )
+    if not form.count:
+        raise ValueError(f"{law.name}: all coefficients are fixed; there is nothing to fit")
+    data, measured, weight = problem(runs, form, values)
+    start = _starts(form, len(runs.groups), starts, seed)
+    found = solve_all(form, data, measured, weight, start)
+    return _assembled(runs, form, values, data, measured, weight, found)
+
+
+def problem(runs: Runs, form: Form, fixed: Mapping[str, np.ndarray]) -> tuple[Any, np.ndarray, np.ndarray]:
+    """What the search takes: inputs and fixed coefficients, measurements, and weights."""
+    measured = runs.padded(runs.measured)  # [group, row, output]
+    measured = np.moveaxis(measured, -1, 1) if form.parts > 1 else measured.reshape(len(measured), 1, -1)
+    weight = np.where(runs.present, runs.padded(runs.weights), 0)[:, None]
+    repeat = measured.shape[-1] // weight.shape[-1]
+    weight = np.broadcast_to(np.repeat(weight, repeat, -1), measured.shape)
+    return (runs.padded(runs.inputs), dict(fixed)), measured[:, :, None], weight[:, :, None]
+
+
+def _fixed(runs: Runs, fixed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Values of fixed coefficients for all groups, [group, ...]."""
+    found = {}
+    for v in variables(runs.law.coefs):
+        if v.name in fixed:
+            shape = tuple(runs.law.sizes[axis] for axis in v.shape)
+            value = np.asarray(fixed[v.name], np.float64)
+            if value.shape not in ((), shape):
+                raise ValueError(f"{runs.law.name}: fixed {v.name} has shape {value.shape}, not {shape}")
+            found[v.name] = np.broadcast_to(value, (len(runs.groups), *shape)).copy()
+    return found
+
+
+def _bounds(law: Law, given: Mapping[str, tuple[float | None, float | None]]) -> dict[str, tuple[float, float]]:
+    found = {v.name: v.bounds for v in variables(law.coefs)}
+    for name, (low, high) in given.items():
+        found[name] = (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+        if not found[name][0] < found[name][1]:
+            raise ValueError(f"{law.name}: the bounds of {name} leave nothing between {low} and {high}")
+    return found
+
+
+def _starts(form: Form, groups: int, starts: int | Mapping[str, Any], seed: int) -> np.ndarray:
+    """The starts, [number, group, part, start]."""
+    if not isinstance(starts, Mapping):
+        if starts < 1:
+            raise ValueError(f"there must be at least one start, not {starts}")
+        ranges = {v.name: v.start for v in variables(form.law.coefs)}
+        each = [ranges[name] for (name, _), size in zip(form.shapes, form.sizes, strict=True) for _ in range(size)]
+        searched = [i for i, linear in enumerate(form.linear) if not linear]
+        points = np.zeros((form.count, starts if searched else 1))
+        points[searched] = spread([each[i] for i in searched], points.shape[1], seed)
+        low, high = np.asarray(form.lower)[:, None], np.asarray(form.upper)[:, None]
+        points = np.clip(points, low, high)
+        return np.broadcast_to(points[:, None, None], (form.count, groups, form.parts, points.shape[1]))
+    values = {}
+    firsts = np.cumsum([0, *form.sizes[:-1]])
+    for (name, shape), first in zip(form.shapes, firsts, strict=True):
+        full = (form.parts, *shape) if form.parts > 1 else shape
+        if form.linear[first]:
+            values[name] = np.zeros((1, *full))
+            continue
+        if name not in starts:
+            raise ValueError(f"{form.law.name}: starts have no {name}, which the law is not linear in")
+        value = np.atleast_1d(np.asarray(starts[name], np.float64))
+        if value.shape[1:] not in ((), full):
+            raise ValueError(f"{form.law.name}: starts of {name} have shape {value.shape}; it must end in {full}")
+        value = value if value.ndim > 1 else value.reshape(-1, *[1] * len(full))
+        values[name] = np.broadcast_to(value, (len(value), *full))
+    count = max(map(len, values.values()))
+    for name, value in values.items():
+        if len(value) not in (1, count):
+            raise ValueError(f"{form.law.name}: there are {len(value)} starts of {name}, and {count} of others")
+    values = {name: np.broadcast_to(value, (count, *value.shape[1:])) for name, value in values.items()}
+    numbers = form.numbers(values)  # [number, start, part]
+    return np.broadcast_to(np.moveaxis(numbers, 1, 2)[:, None], (form.count, groups, form.parts, count))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _linearised(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Predictions at x, [number, group, part], and their derivatives [number, group, part, row] by the numbers."""
+    predicted, columns = form.derivatives([*x[..., None]], range(form.count), data)
+    return predicted[:, :, 0], jnp.stack([jnp.broadcast_to(c, predicted.shape) for c in columns])[:, :, :, 0]
+
+
+def _assembled(
+    runs: Runs, form: Form, fixed: Mapping[str, np.ndarray], data: Any, measured: Any, weight: Any, found: Found
+) -> Fit:
+    law, groups = runs.law, runs.groups
+    value = np.where(np.isfinite(found.value), found.value, np.inf)
+    best = value.argmin(-1)[..., None]
+    least = np.take_along_axis(value, best, -1)
+    share = (value <= least * (1 + SAME) + np.finfo(float).tiny).mean(-1)
+    converged = np.take_along_axis(found.converged, best, -1)[..., 0]
+    x = np.take_along_axis(found.x, np.broadcast_to(best[None], (*found.x.shape[:3], 1)), -1)[..., 0]
+
+    with setting(FLOAT64):
+        predicted, derivatives = map(np.asarray, _linearised(form, data, x))
+    spread_of = _statistics(runs, form, x, predicted, derivatives, measured[:, :, 0], weight[:, :, 0])
+    coefs = records(form, x, fixed)
+    flags = _flags(runs, form, x, converged, spread_of)
+    residuals = runs.measured - in_table_order(runs, form, predicted)
+    scores = scores_of(law, runs.measured - residuals, runs.measured)
+
+    def per_group(values: np.ndarray, of_parts: Any) -> dict[str, Any]:
+        each = np.broadcast_to(values, (len(groups), *values.shape[1:]))
+        return {name: of_parts(each[i]) for i, name in enumerate(groups)}
+
+    return Fit(
+        law=law,
+        coefs=dict(zip(groups, coefs, strict=True)),
+        stderr=dict(zip(groups, records(form, spread_of.stderr, {k: 0 * v for k, v in fixed.items()}), strict=True)),
+        covariance={name: spread_of.covariance[i] for i, name in enumerate(groups)},
+        names=_all_names(form),
+        objective=form.objective,
+        value=per_group(least[..., 0], lambda v: float(v.sum())),
+        converged=per_group(converged, lambda v: bool(v.all())),
+        share=per_group(share, lambda v: float(v.min())),
+        rank={name: int(spread_of.rank[i].sum()) for i, name in enumerate(groups)},
+        condition={name: float(spread_of.condition[i].max()) for i, name in enumerate(groups)},
+        flags=flags,
+        residuals=residuals if law.output_shape else residuals[:, 0],
+        scores=scores,
+        runs=runs,
+        form=form,
+        fixed=fixed,
+    )
+
+
+def records(form: Form, x: np.ndarray, fixed: Mapping[str, np.ndarray]) -> list[Any]:
+    """The coefficients of each group, from numbers [number, group, part, ...] with any axes of draws last."""
+    found = []
+    for g in range(x.shape[1]):
+        numbers = [np.moveaxis(row, 0, -1) for row in x[:, g]]
+        with jax.enable_x64(True):
+            fields = {name: np.asarray(value) for name, value in form.fields(numbers).items()}
+        fields |= {name: value[g] for name, value in fixed.items()}
+        found.append(form.law.coefs(**{k: float(v) if v.ndim == 0 else v for k, v in fields.items()}))
+    return found
+
+
+def in_table_order(runs: Runs, form: Form, values: np.ndarray) -> np.ndarray:
+    """Values [group, part, row] as [run, output]."""
+    outputs = len(runs.law.output_columns)
+    per_row = np.moveaxis(values, 1, -1) if form.parts > 1 else values.reshape(len(values), -1, outputs)
+    found = np.empty((len(runs.group), outputs))
+    found[runs.places[runs.present]] = per_row[runs.present]
+    return found
+
+
+def _all_names(form: Form) -> tuple[str, ...]:
+    if form.parts == 1:
+        return form.names
+    return tuple(name for part in range(form.parts) for name in form.names_of(part))
+
+
+@dataclasses.dataclass
+class _Spread:
+    stderr: np.ndarray  # [number, group, part]
+    covariance: np.ndarray  # [group, all numbers, all numbers]
+    rank: np.ndarray  # [group, part]
+    condition: np.ndarray  # [group, part]
+    vague: np.ndarray  # [number, group, part], whether the runs do not tell it
+    bound: np.ndarray  # [number, group, part]
+    free: np.ndarray  # [group, part], runs that are left when every coefficient has one
+
+
+def _statistics(
+    runs: Runs,
+    form: Form,
+    x: np.ndarray,
+    predicted: np.ndarray,
+    derivatives: np.ndarray,
+    measured: np.ndarray,
+    weight: np.ndarray,
+) -> _Spread:
+    """Covariances from the derivatives of the errors at the optimum."""
+    objective = OBJECTIVES[form.objective]
+    with setting(FLOAT64):
+        error, slope = (np.asarray(f(predicted, measured)) for f in (objective.error, objective.slope))
+    far = np.abs(error) > objective.delta
+    force = np.where(far, objective.delta * np.sign(error), error)
+    used = weight > 0
+    low, high = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
+    bound = (x <= low) | (x >= high)
+    jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
+    jacobian = np.where(bound[..., None], 0, jacobian)
+    groups, parts = x.shape[1:]
+    count, shared = form.count, form.shared_count
+    size = parts * count
+    stderr, vague = np.zeros_like(x), np.zeros(x.shape, bool)
+    covariance = np.zeros((groups, size, size))
+    rank, condition, free = (np.zeros((groups, parts)) for _ in range(3))
+
+    def analysed(matrix: np.ndarray, force: np.ndarray, far: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Any:
+        """Covariance, standard errors and more from derivatives [row, number]."""
+        scale = np.linalg.norm(matrix, axis=0)
+        scaled = matrix / np.where(scale > 0, scale, 1)
+        _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
+        top = singular.max(initial=0)
+        kept = singular > RANK * top
+        loose = int((~bound).sum())
+        # A coefficient that takes part in a direction in which the errors do not change is not known.
+        blind = np.eye(len(scale)) - axes[kept].T @ axes[kept]
+        unknown = ~bound & (np.sqrt(np.abs(np.diag(blind))) > 1e-4)
+        left = int((weight > 0).sum()) - loose
+        steady = np.average(~far, weights=weight) if weight.sum() else 0.0
+        variance = (weight * force**2).sum() / left if left > 0 else np.nan
+        variance = variance / max(steady, 0.5 / max(len(far), 1)) ** 2
+        inverse = (axes[kept].T / singular[kept] ** 2) @ axes[kept]
+        found = variance * inverse / np.where(scale > 0, scale, np.inf) / np.where(scale > 0, scale, np.inf)[:, None]
+        error = np.sqrt(np.diag(found))
+        error = np.where(bound, np.nan, np.where(unknown, np.inf, error))
+        least = singular[:loose].min(initial=top) if len(singular) >= loose else 0.0
+        return found, error, unknown, int(kept.sum()), top / least if least > 0 else np.inf, left
+
+    if not form.shared:
+        for g in range(groups):
+            for q in range(parts):
+                there = used[g, q]
+                found = analysed(
+                    jacobian[:, g, q, there].T,
+                    force[g, q, there],
+                    far[g, q, there],
+                    weight[g, q, there],
+                    bound[:, g, q],
+                )
+                place = slice(q * count, (q + 1) * count)
+                covariance[g, place, place] = found[0]
+                stderr[:, g, q], vague[:, g, q], rank[g, q], condition[g, q], free[g, q] = found[1:]
+    else:
+        own = count - shared
+        matrix = np.zeros((groups, jacobian.shape[-1], shared + groups * own))
+        for g in range(groups):
+            matrix[g, :, :shared] = jacobian[:shared, g, 0].T
+            matrix[g, :, shared + g * own : shared + (g + 1) * own] = jacobian[shared:, g, 0].T
+        there = used[:, 0]
+        bounds = np.concatenate([bound[:shared, 0, 0], *(bound[shared:, g, 0] for g in range(groups))])
+        found = analysed(matrix[there], force[:, 0][there], far[:, 0][there], weight[:, 0][there], bounds)
+        for g in range(groups):
+            place = np.r_[:shared, shared + g * own : shared + (g + 1) * own]
+            covariance[g] = found[0][np.ix_(place, place)]
+            stderr[:, g, 0], vague[:, g, 0] = found[1][place], found[2][place]
+            rank[g], condition[g], free[g] = min(found[3], count), found[4], found[5]
+    return _Spread(stderr, covariance, rank, condition, vague, bound, free)
+
+
+def _flags(runs: Runs, form: Form, x: np.ndarray, converged: np.ndarray, found: _Spread) -> dict[str, tuple[str, ...]]:
+    """What to know of each group."""
+    inputs = np.concatenate(
+        [np.reshape(getattr(runs.inputs, v.name), (len(runs.group), -1)) for v in variables(runs.law.inputs)], 1
+    )
+    flags = {}
+    for g, name in enumerate(runs.groups):
+        mine = (runs.group == g) & (runs.weights > 0)
+        said = []
+        if not np.broadcast_to(converged, (len(runs.groups), *converged.shape[1:]))[g].all():
+            said.append("the search did not converge")
+        if found.free[g].min() <= 0:
+            said.append(f"{mine.sum()} runs for {form.count} coefficients leave nothing to tell errors from")
+        on_bound = _named(form, found.bound[:, g])
+        if on_bound:
+            said.append(f"on a bound: {on_bound}")
+        vague = _named(form, found.vague[:, g])
+        if vague:
+            said.append(f"the runs do not tell: {vague}")
+        constant = [
+            c for c, v in zip(runs.law.input_columns, inputs[mine].T, strict=True) if mine.sum() > 1 and np.ptp(v) == 0
+        ]
+        if len(constant):
+            said.append(f"the same in all runs: {', '.join(constant)}")
+        rows = np.concatenate([inputs[mine], runs.measured[mine]], 1)
+        repeats = len(rows) - len(np.unique(rows, axis=0))
+        if repeats:
+            said.append(f"{repeats} runs repeat another one")
+        flags[name] = tuple(said)
+    return flags
+
+
+def _named(form: Form, marked: np.ndarray) -> str:
+    """Names of the numbers that are marked, [number, part]."""
+    names = [form.names_of(q)[i] if form.parts > 1 else form.names[i] for i, q in np.argwhere(marked)]
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,257 @@
+"""A law as a function to be fitted: which numbers are looked for, and what is known of them from the law itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from jaxlaws.law import Law, Var, variables
+
+__all__ = ["Form", "form_of", "linear_fields"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A law with its coefficients as a sequence of numbers, shared ones first.
+
+    Coefficients are those of one part: parts are outputs that have no coefficients in common, each with one row of
+    every vector and matrix of coefficients, or all outputs together.
+
+    Attributes:
+        law: The law.
+        parts: How many parts the outputs have.
+        shapes: Names and shapes of the fields that are fitted, in one part, shared ones first.
+        shared: How many of these fields are shared.
+        fixed: Names of the fields that are not fitted.
+        linear: For each number, whether the law is linear in all of these together.
+        lower: Least values.
+        upper: Largest values.
+        objective: What is minimised.
+    """
+
+    law: Law
+    parts: int
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    shared: int
+    fixed: tuple[str, ...]
+    linear: tuple[bool, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    objective: str
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many numbers each field has."""
+        return tuple(math.prod(shape) for _, shape in self.shapes)
+
+    @property
+    def count(self) -> int:
+        """How many numbers there are."""
+        return sum(self.sizes)
+
+    @property
+    def shared_count(self) -> int:
+        """How many of the numbers, the first ones, are shared."""
+        return sum(self.sizes[: self.shared])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the numbers are called."""
+        return self.names_of(None)
+
+    def names_of(self, part: int | None) -> tuple[str, ...]:
+        """What the numbers of one part are called in the fields of all."""
+        first = () if part is None else (part,)
+        return tuple(
+            name + "".join(f"[{i}]" for i in (*first, *index))
+            for name, shape in self.shapes
+            for index in np.ndindex(*shape)
+        )
+
+    def fields(self, numbers: Sequence[Any]) -> dict[str, Any]:
+        """The fields that are fitted, from numbers [..., part]."""
+        found, start = {}, 0
+        for (name, shape), size in zip(self.shapes, self.sizes, strict=True):
+            field = jnp.stack(numbers[start : start + size], -1)
+            field = field if self.parts > 1 else field[..., 0, :]
+            found[name] = field.reshape(*field.shape[:-1], *shape)
+            start += size
+        return found
+
+    def numbers(self, values: Mapping[str, Any]) -> np.ndarray:
+        """The numbers [number, ..., part] in fields with leading axes."""
+        found = []
+        for (name, shape), size in zip(self.shapes, self.sizes, strict=True):
+            value = np.asarray(values[name], np.float64)
+            value = value if self.parts > 1 else np.expand_dims(value, value.ndim - len(shape))
+            found.append(np.moveaxis(value.reshape(*value.shape[: value.ndim - len(shape)], size), -1, 0))
+        return np.concatenate(found)
+
+    def predict(self, shared: Sequence[Any], own: Sequence[Any], data: Any) -> jax.Array:
+        """Predictions [group, part, start, row] from numbers [start] and [group, part, start], for `Model`.
+
+        Data are the inputs, [group, row, ...], and the values of the fixed fields, [group, ...].
+        """
+        inputs, fixed = data
+        groups = jax.tree.leaves(inputs)[0].shape[0]
+        starts = max(x.shape[-1] for x in (*shared, *own))
+        shape = (groups, starts, self.parts)
+        alike = [jnp.broadcast_to(x[None, :, None], shape) for x in shared]
+        each = [jnp.broadcast_to(jnp.moveaxis(x, 1, 2), shape) for x in own]
+
+        def row(fitted: Mapping[str, Any], fixed: Mapping[str, Any], inputs: Any) -> Any:
+            return self.law.fn(self.law.coefs(**fitted, **fixed), inputs)
+
+        over_rows = jax.vmap(row, in_axes=(None, None, 0))
+        over_starts = jax.vmap(over_rows, in_axes=(0, None, None))
+        found: jax.Array = jax.vmap(over_starts)(self.fields([*alike, *each]), fixed, inputs)
+        if self.parts > 1:  # [group, start, row, output]
+            return jnp.moveaxis(found, -1, 1)
+        return found.reshape(*found.shape[:2], -1)[:, None]
+
+    def derivatives(
+        self, numbers: Sequence[jax.Array], which: Sequence[int], data: Any
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """Predictions, and their derivatives by some of the numbers [group, part, start]; shared ones are alike."""
+        return self.at(numbers, data), [self.slope(lambda x: self.at(x, data), i)(numbers) for i in which]
+
+    def at(self, numbers: Sequence[jax.Array], data: Any) -> jax.Array:
+        """Predictions [group, part, start, row] from numbers [group, part, start], shared ones alike in all groups."""
+        shared = self.shared_count
+        return self.predict([x[0, 0] for x in numbers[:shared]], numbers[shared:], data)
+
+    @staticmethod
+    def slope(fn: Callable[[Sequence[jax.Array]], jax.Array], i: int) -> Callable[[Sequence[jax.Array]], jax.Array]:
+        """The derivative of a function of all numbers by one of them, everywhere at once."""
+
+        def found(x: Sequence[jax.Array]) -> jax.Array:
+            def of_one(value: jax.Array) -> jax.Array:
+                return fn([*x[:i], value, *x[i + 1 :]])
+
+            slope: jax.Array = jax.jvp(of_one, (x[i],), (jnp.ones_like(x[i]),))[1]
+            return slope
+
+        return found
+
+
+def form_of(
+    law: Law,
+    sample: Any,
+    *,
+    several: bool,
+    shared: Collection[str],
+    fixed: Collection[str],
+    bounds: Mapping[str, tuple[float, float]],
+    objective: str,
+) -> Form:
+    """What is to be fitted.
+
+    Args:
+        law: The law.
+        sample: Inputs of a few rows.
+        several: Whether there are several groups, without which nothing need be shared.
+        shared: The fields that all groups have in common.
+        fixed: The fields that are not fitted.
+        bounds: Between which values each field is kept.
+        objective: What is minimised.
+    """
+    fitted = [v for v in variables(law.coefs) if v.name not in fixed]
+    if several:
+        fitted.sort(key=lambda v: v.name not in shared)
+    count = sum(v.name in shared for v in fitted) if several else 0
+    core = {v.name: tuple(law.sizes[axis] for axis in v.shape) for v in fitted}
+    separate = bool(law.output_shape) and not count and _separate(law, fitted, sample)
+    shapes = tuple((v.name, core[v.name][1:] if separate else core[v.name]) for v in fitted)
+    linear = linear_fields(law)
+    sizes = [math.prod(shape) for _, shape in shapes]
+    repeated = [(v.name, size) for v, size in zip(fitted, sizes, strict=True)]
+    return Form(
+        law=law,
+        parts=law.sizes[law.output_shape[0]] if separate else 1,
+        shapes=shapes,
+        shared=count,
+        fixed=tuple(v.name for v in variables(law.coefs) if v.name in fixed),
+        linear=tuple(name in linear for name, size in repeated for _ in range(size)),
+        lower=tuple(bounds[name][0] for name, size in repeated for _ in range(size)),
+        upper=tuple(bounds[name][1] for name, size in repeated for _ in range(size)),
+        objective=objective,
+    )
+
+
+def _separate(law: Law, fitted: Sequence[Var], sample: Any) -> bool:
+    """Whether each output depends on one row of every field only, found out by trying."""
+    (axis,) = law.output_shape
+    if any(not v.shape or v.shape[0] != axis for v in variables(law.coefs)):
+        return False
+    random = np.random.default_rng(0)
+    coefs = law.coefs(
+        **{v.name: random.normal(size=tuple(law.sizes[a] for a in v.shape)) for v in variables(law.coefs)}
+    )
+    slopes = jax.vmap(jax.jacfwd(law.fn), in_axes=(None, 0))(coefs, sample)
+    other = ~np.eye(law.sizes[axis], dtype=bool)
+    return not any(np.any(np.asarray(getattr(slopes, v.name))[:, other]) for v in fitted)
+
+
+@functools.cache
+def linear_fields(law: Law) -> tuple[str, ...]:
+    """The coefficients that the law is linear in, in all of them together, found out from how it is computed.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> linear_fields(jl.laws["chinchilla"])
+        ('E', 'A', 'B')
+    """
+    found: list[str] = []
+    for v in variables(law.coefs):
+        if _linear(law, (*found, v.name)):
+            found.append(v.name)
+    return tuple(found)
+
+
+def _linear(law: Law, names: Sequence[str]) -> bool:
+    """Whether the derivative in the direction of these coefficients does not depend on them."""
+
+    def zeros(cls: Any) -> dict[str, Any]:
+        return {v.name: jnp.zeros(tuple(law.sizes[a] for a in v.shape)) for v in variables(cls)}
+
+    coefs, inputs = zeros(law.coefs), zeros(law.inputs)
+
+    def change(at: Any, direction: Any, others: Any, inputs: Any) -> Any:
+        def fn(values: Any) -> Any:
+            return law.fn(law.coefs(**values, **others), law.inputs(**inputs))
+
+        return jax.jvp(fn, (at,), (direction,))[1]
+
+    at = {name: coefs.pop(name) for name in names}
+    jaxpr = jax.make_jaxpr(change)(at, at, coefs, inputs)
+    count = len(jax.tree.leaves(at))
+    return not any(_dependent(jaxpr.jaxpr, [i < count for i in range(len(jaxpr.jaxpr.invars))]))
+
+
+def _dependent(jaxpr: Any, given: Sequence[bool]) -> list[bool]:
+    """Which outputs of a traced function depend on the inputs that are marked."""
+    marked = {v for v, mark in zip(jaxpr.invars, given, strict=True) if mark}
+
+    def is_marked(v: Any) -> bool:
+        return not isinstance(v, Literal) and v in marked
+
+    for equation in jaxpr.eqns:
+        marks = [is_marked(v) for v in equation.invars]
+        if not any(marks):
+            continue
+        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+        inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+        if isinstance(inner, Jaxpr) and len(inner.invars) == len(marks):
+            found = _dependent(inner, marks)
+        else:
+            found = [True] * len(equation.outvars)
+        marked |= {v for v, mark in zip(equation.outvars, found, strict=True) if mark}
+    return [is_marked(v) for v in jaxpr.outvars]

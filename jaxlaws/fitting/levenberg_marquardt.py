@@ -1,0 +1,330 @@
+"""Many small problems of least squares at once, each solved by the method of Levenberg and Marquardt.
+
+    minimise  sum over rows of  weight * rho(error(f(coefficients, row), measured))  subject to  lower <= x <= upper
+
+A problem has blocks, one per group of runs: coefficients that are shared belong to all blocks of a problem, the others
+to one block each, so that the normal equations are those of small blocks and a border (Golub and Pereyra 2003 review
+the idea below for problems of that form). Without shared coefficients every block is a problem of its own.
+
+Coefficients in which the function is linear are solved for with every step in the others: that is the method of
+variable projection in the form of Ruhe and Wedin (1980) and Kaufman (1975), whose steps in the other coefficients are
+those of the joint problem. Starts need no values for linear coefficients then, and far fewer steps are taken.
+
+Axes are [group, part, start, row] throughout: parts are outputs that share no coefficients, starts are different points
+or different weights for the same runs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlaws.fitting.form import Form
+from jaxlaws.optimize.interior_point import symmetric_inverse
+
+__all__ = ["OBJECTIVES", "Found", "Objective", "is_robust", "refine", "search"]
+
+
+class Objective(NamedTuple):
+    """What is minimised, as functions of the prediction and the measurement.
+
+    Attributes:
+        error: The error of a prediction, from prediction and measurement.
+        slope: Its derivative by the prediction, from the same.
+        bend: Its second derivative by the prediction, over the square of the first; 0 where it is linear.
+        delta: Beyond which size an error counts by its size (Huber), and below by half of its square.
+    """
+
+    error: Callable[[Any, Any], Any]
+    slope: Callable[[Any, Any], Any]
+    bend: float = 0.0
+    delta: float = np.inf
+
+
+OBJECTIVES = {
+    "squared": Objective(lambda f, y: f - y, lambda f, y: jnp.ones_like(f)),
+    "relative": Objective(lambda f, y: f / y - 1, lambda f, y: jnp.broadcast_to(1 / y, f.shape)),
+    # As in Hoffmann et al. 2022 (arXiv:2203.15556).
+    "huber_log": Objective(lambda f, y: jnp.log(jnp.where(f > 0, f / y, jnp.nan)), lambda f, y: 1 / f, -1.0, 1e-3),
+}
+
+
+class Found(NamedTuple):
+    """Where the search ended.
+
+    Attributes:
+        x: Coefficients, shared ones first, [coefficient, group, part, start]; shared ones alike in all groups.
+        value: The objective, [group, part, start]; with shared coefficients, [1, 1, start].
+        converged: Whether nothing less is near, of the same shape.
+        steps: The number of steps, of the same shape.
+    """
+
+    x: Any
+    value: Any
+    converged: Any
+    steps: Any
+
+
+MAX_STEPS = 100
+TOLERANCE = 1e-13  # of the objective, that another step would gain
+
+
+class _At(NamedTuple):
+    """The objective near a point: value, gradient and matrix of second derivatives, as well as these are known."""
+
+    value: jax.Array
+    gradient: jax.Array
+    matrix: jax.Array
+
+
+class _State(NamedTuple):
+    x: jax.Array
+    at: _At
+    delta: jax.Array
+    damping: jax.Array
+    growth: jax.Array
+    trial: jax.Array
+    predicted: jax.Array
+    converged: jax.Array
+    stuck: jax.Array
+    steps: jax.Array
+    turn: jax.Array
+
+
+def search(
+    form: Form, data: Any, measured: jax.Array, weight: jax.Array, start: jax.Array, most: Any = MAX_STEPS
+) -> Found:
+    """The nearest minimum from each start.
+
+    Of robust objectives, the minimum of the squares of relative errors, which is where `refine` begins.
+
+    Args:
+        form: What is fitted.
+        data: What `form.predict` takes.
+        measured: [group, part, 1, row].
+        weight: [group, part, start or 1, row]; rows of weight 0 do not count.
+        start: [coefficient, group, part, start]; those of linear coefficients are not used.
+        most: How many steps are taken at most.
+    """
+    objective = OBJECTIVES["relative" if is_robust(form) else form.objective]
+    lower, upper = (np.asarray(b)[:, None, None, None] for b in (form.lower, form.upper))
+    start = jnp.clip(jnp.where(jnp.asarray(form.linear)[:, None, None, None], 0, start), lower, upper)
+    return _search(form, data, measured, weight, start, most, objective, projected=True)
+
+
+def refine(
+    form: Form, data: Any, measured: jax.Array, weight: jax.Array, start: jax.Array, most: Any = MAX_STEPS
+) -> Found:
+    """The nearest minimum of a robust objective from where `search` or another fit ended; arguments as for these."""
+    return _search(form, data, measured, weight, start, most, OBJECTIVES[form.objective], projected=False)
+
+
+def is_robust(form: Form) -> bool:
+    """Whether the objective needs a search of its own."""
+    return OBJECTIVES[form.objective].delta < np.inf
+
+
+def _search(
+    form: Form, data: Any, measured: Any, weight: Any, start: Any, most: Any, objective: Objective, projected: bool
+) -> Found:
+    """The nearest minimum, either with linear coefficients solved for, or by Newton's method for all of them.
+
+    The former is for errors that are linear in the prediction, and not robust ones.
+    """
+    count, shared, shape = start.shape[0], form.shared_count, start.shape[1:]
+    total = _summed if shared else _each
+    lower, upper = (np.asarray(b)[:, None, None, None] for b in (form.lower, form.upper))
+    linear = [i for i, is_linear in enumerate(form.linear) if is_linear]
+    used = weight > 0
+
+    def predict(x: Sequence[jax.Array]) -> jax.Array:
+        return form.at(x, data)
+
+    def over_rows(values: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(used, values, 0), -1)
+
+    def near(point: Sequence[jax.Array], which: Sequence[int], delta: jax.Array, exact: bool) -> _At:
+        predicted = jnp.broadcast_to(predict(point), (*shape, measured.shape[-1]))
+        error, slope = objective.error(predicted, measured), objective.slope(predicted, measured)
+        size, delta = jnp.abs(error), delta[..., None]
+        far = size > delta
+        value = total(over_rows(weight * jnp.where(far, delta * (size - delta / 2), error**2 / 2)))
+        force = weight * jnp.where(far, delta * jnp.sign(error), error)
+        columns = [jnp.broadcast_to(form.slope(predict, i)(point), predicted.shape) * slope for i in which]
+        jacobian = jnp.where(used[..., None, :], jnp.stack(columns, -2), 0)
+        gradient = jnp.einsum("...pn,...n->...p", jacobian, jnp.where(used, force, 0))
+        if exact:
+            curvature = jnp.where(far, 0, weight) + objective.bend * force
+        else:  # that of parabolas that touch Huber's function and lie above it
+            curvature = weight * jnp.where(far, delta / jnp.where(far, size, 1), 1)
+        weighted = jacobian * jnp.where(used, curvature, 0)[..., None, :]
+        matrix = jnp.einsum("...pn,...qn->...pq", weighted, jacobian)
+        if exact:
+            matrix = matrix + bending(point, force * slope)
+        return _At(value, jnp.moveaxis(gradient, -1, 0), jnp.moveaxis(matrix, (-2, -1), (0, 1)))
+
+    def bending(point: Sequence[jax.Array], force: jax.Array) -> jax.Array:
+        """What second derivatives of the predictions add to those of the objective."""
+        nothing = jnp.zeros(shape, force.dtype)
+        rows = [[nothing] * count for _ in range(count)]
+        for i in range(count):
+            for j in range(i + 1):
+                if not (form.linear[i] and form.linear[j]):
+                    rows[i][j] = rows[j][i] = over_rows(force * form.slope(form.slope(predict, i), j)(point))
+        return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+
+    def settled(point: list[jax.Array], delta: jax.Array) -> list[jax.Array]:
+        """The point with the best linear coefficients."""
+        few = sum(i < shared for i in linear)
+        at = near(point, linear, delta, exact=False)
+        x = jnp.stack([point[i] for i in linear])
+        best, gain = _step(at, jnp.zeros_like(x), x, lower[linear], upper[linear], few, total)
+        chosen = dict(zip(linear, jnp.where(gain >= 0, best, x), strict=True))
+        # The others stay the same arrays, so that what depends on them alone is not computed again.
+        return [chosen.get(i, old) for i, old in enumerate(point)]
+
+    def advance(state: _State) -> _State:
+        point = list(state.trial)
+        point = settled(point, state.delta) if linear else point
+        at = near(point, range(count), state.delta, exact=not projected)
+        trial = jnp.stack(point)
+        better = at.value <= state.at.value  # not for NaN
+        done = state.converged | state.stuck
+        take = better & ~done
+        ratio = (state.at.value - at.value) / jnp.where(state.predicted > 0, state.predicted, 1)
+        eased = state.damping * jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0)  # Nielsen 1999
+        damping = jnp.where(better, jnp.clip(eased, 1e-12, 1e12), state.damping * state.growth)
+        growth = jnp.where(better, 2.0, state.growth * 2)
+        x = jnp.where(take, trial, state.x)
+        at = jax.tree.map(lambda new, old: jnp.where(take, new, old), at, state.at)
+        each = jnp.broadcast_to(damping, x.shape)
+        if projected:
+            each = jnp.where(jnp.asarray(form.linear)[:, None, None, None], 1e-12, each)
+        trial, predicted = _step(at, each, x, lower, upper, shared, total)
+        small = (predicted >= 0) & (damping <= 1e-2)
+        last = state.delta <= objective.delta
+        enough = small & last & (predicted <= TOLERANCE * at.value + tiny)
+        # Huber's function begins with the parabola that it is for large delta, and is narrowed where that is solved.
+        narrow = small & ~last & (predicted <= 1e-3 * at.value)
+        delta = jnp.where(narrow, jnp.maximum(state.delta / 3, objective.delta), state.delta)
+        at = at._replace(value=jnp.where(narrow, jnp.inf, at.value))
+        return _State(
+            x=x,
+            at=at,
+            delta=delta,
+            damping=jnp.where(done, state.damping, damping),
+            growth=jnp.where(done, state.growth, growth),
+            trial=trial,
+            predicted=predicted,
+            converged=state.converged | (~done & enough),
+            stuck=state.stuck | (~done & ((damping > 1e11) | ~jnp.isfinite(predicted))),
+            steps=jnp.where(done, state.steps, state.turn),
+            turn=state.turn + 1,
+        )
+
+    def unfinished(state: _State) -> jax.Array:
+        return (state.turn < most) & jnp.any(~(state.converged | state.stuck))
+
+    # What rounding leaves of the objective where every run is met.
+    tiny = 1e-29 * total(over_rows(weight * (measured * objective.slope(measured, measured)) ** 2))
+    nothing = jnp.zeros_like(total(jnp.zeros(shape, start.dtype)))
+    delta = nothing + objective.delta
+    if objective.delta < np.inf:
+        error = objective.error(predict(list(start)), measured)
+        rms = jnp.sqrt(total(over_rows(weight * error**2)) / total(over_rows(weight * jnp.ones_like(error))))
+        delta = jnp.where(jnp.isfinite(rms), jnp.maximum(rms, delta), delta)
+    state = _State(
+        x=start,
+        at=_At(nothing + jnp.inf, jnp.zeros_like(start), jnp.zeros((count, *start.shape), start.dtype)),
+        delta=delta,
+        damping=nothing + 1e-3,
+        growth=nothing + 2,
+        trial=start,
+        predicted=nothing,
+        converged=nothing > 1,
+        stuck=nothing > 1,
+        steps=jnp.zeros(nothing.shape, jnp.int32),
+        turn=jnp.zeros((), jnp.int32),
+    )
+    state = lax.while_loop(unfinished, advance, state)
+    return Found(state.x, state.at.value, state.converged, state.steps)
+
+
+def _each(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _summed(x: jax.Array) -> jax.Array:
+    return jnp.sum(x, (0, 1), keepdims=True)
+
+
+def _step(
+    at: _At,
+    damping: Any,
+    x: jax.Array,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    shared: int,
+    total: Callable[[jax.Array], jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """The point that the damped normal equations lead to between the bounds, and what is to be gained there."""
+    matrix, gradient = at.matrix, at.gradient
+    size = _totals(jnp.stack([matrix[i, i] for i in range(len(x))]), shared, total)
+    slope = _totals(gradient, shared, total)
+    held = ((x <= lower) & (slope > 0)) | ((x >= upper) & (slope < 0)) | ~(size > 0)
+    step = jnp.zeros_like(x)
+    bounded = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
+    for _ in range(3 if bounded else 1):  # what would pass a bound stops there, and the others are solved for again
+        slope = _totals(gradient + _product(matrix, step), shared, total)
+        change = _solution(matrix, jnp.where(held, jnp.inf, damping * size), jnp.where(held, 0, slope), shared, total)
+        change = jnp.where(held, step, -change)
+        crossing = (x + change < lower) | (x + change > upper)
+        step = jnp.where(held | crossing, jnp.clip(x + change, lower, upper) - x, 0)
+        held = held | crossing
+    step = jnp.clip(x + jnp.where(held, step, change), lower, upper) - x
+    gain = -jnp.sum(gradient * step, 0) - jnp.sum(step * _product(matrix, step), 0) / 2
+    return x + step, total(gain)
+
+
+def _product(matrix: jax.Array, step: jax.Array) -> jax.Array:
+    product: jax.Array = jnp.sum(matrix * step[None], 1)
+    return product
+
+
+def _totals(values: jax.Array, shared: int, total: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Values of coefficients, for shared ones the sum over the blocks in each of these."""
+    if not shared:
+        return values
+    sums = jnp.broadcast_to(jax.vmap(total)(values[:shared]), (shared, *values.shape[1:]))
+    return jnp.concatenate([sums, values[shared:]])
+
+
+def _solution(
+    matrix: jax.Array, diagonal: jax.Array, right: jax.Array, shared: int, total: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """The solution of the normal equations, with 0 where the diagonal is infinite.
+
+    Rows of shared coefficients are summed over the blocks; the others are eliminated block by block.
+    """
+    if not shared:
+        return symmetric_inverse(matrix, diagonal)(right)
+    free = jnp.isfinite(diagonal)
+    border = jnp.sum(matrix[:shared, :shared], (2, 3), keepdims=True)
+    top, corner = right[:shared, :1, :1], diagonal[:shared, :1, :1]
+    if len(right) == shared:
+        return jnp.broadcast_to(symmetric_inverse(border, corner)(top), right.shape)
+    inverse = symmetric_inverse(matrix[shared:, shared:], diagonal[shared:])
+    alone = inverse(right[shared:])
+    coupling = [jnp.where(free[shared:], matrix[shared:, s], 0) for s in range(shared)]
+    answers = [inverse(c) for c in coupling]
+    schur = [[border[s, t] - total(jnp.sum(coupling[s] * answers[t], 0)) for t in range(shared)] for s in range(shared)]
+    rest = [top[s] - total(jnp.sum(coupling[s] * alone, 0)) for s in range(shared)]
+    found = symmetric_inverse(jnp.stack([jnp.stack(row) for row in schur]), corner)(jnp.stack(rest))
+    others = alone - functools.reduce(jnp.add, [found[s] * answers[s] for s in range(shared)])
+    return jnp.concatenate([jnp.broadcast_to(found, (shared, *right.shape[1:])), others])
