@@ -12,7 +12,9 @@ from jaxlaws.evaluation import (
     predict,
     value_and_gradient,
 )
+from jaxlaws.fitting.bootstrap import Draws, bootstrap
 from jaxlaws.fitting.estimation import Fit, fit
+from jaxlaws.fitting.intervals import Interval, predict_interval
 from jaxlaws.law import (
     Law,
     Matrix,
@@ -37,7 +39,9 @@ from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_tabl
 __all__ = [
     "Allocation",
     "DataError",
+    "Draws",
     "Fit",
+    "Interval",
     "Law",
     "Matrix",
     "Mixture",
@@ -50,6 +54,7 @@ __all__ = [
     "Vector",
     "allocate",
     "as_dict",
+    "bootstrap",
     "compile",
     "costs",
     "elasticity",
@@ -65,6 +70,7 @@ __all__ = [
     "mean",
     "optimize_mixture",
     "predict",
+    "predict_interval",
     "predict_table",
     "read_table",
     "record",

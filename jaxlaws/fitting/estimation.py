@@ -20,7 +20,7 @@ from jaxlaws.law import Law, variables
 from jaxlaws.scores import Scores, scores_of
 from jaxlaws.tables import DataError, rows_text
 
-__all__ = ["Fit", "fit", "fit_runs"]
+__all__ = ["FLOAT64", "Fit", "fit", "fit_runs", "linearised", "problem", "records"]
 
 FLOAT64 = np.dtype(np.float64)
 SAME = 1e-6  # relative difference of objectives that count as the same minimum
@@ -35,7 +35,8 @@ class Fit:
         law: The law.
         coefs: The coefficients of each group, in float64: take them wherever a group is asked for.
         stderr: Standard errors of the coefficients, as records like these, from the derivatives of the predictions at
-            the optimum and the size of the residuals. NaN on a bound, infinite where the runs do not tell.
+            the optimum and the size of the residuals; of robust objectives, whatever the sizes of the errors of
+            different runs ("sandwich"). NaN on a bound, infinite where the runs do not tell.
         covariance: For each group, the covariance matrix of what was fitted, in the order of `names`; 0 for
             coefficients on a bound, NaN where there are no more runs than coefficients.
         names: Names of the numbers in a covariance matrix, such as `alpha` or `t[0][2]`.
@@ -45,6 +46,7 @@ class Fit:
         share: The share of the starts that reached this minimum, per group; for separate outputs, the least of these.
         rank: How many numbers the runs tell apart, per group.
         condition: Condition number of the derivatives, each coefficient in its own unit; per group.
+        freedom: How many runs are left per group when every coefficient has one; for separate outputs, the least.
         flags: What to know of each group before one relies on it, in words; empty if there is nothing.
         residuals: Measured less predicted, in the order of the table, [run] or [run, output].
         scores: Scores on the runs of the fit.
@@ -63,6 +65,7 @@ class Fit:
     share: Mapping[str, float]
     rank: Mapping[str, int]
     condition: Mapping[str, float]
+    freedom: Mapping[str, int]
     flags: Mapping[str, tuple[str, ...]]
     residuals: np.ndarray
     scores: Scores
@@ -119,7 +122,7 @@ def fit(
         >>> noise = 1 + 0.01 * np.random.default_rng(0).normal(size=12)
         >>> fit = jl.fit(law, {"sft_data_size": size, "sft_loss": (1 + 5 * size**-0.3) * noise})
         >>> {name: round(value, 2) for name, value in jl.as_dict(fit.coefs["all_data"]).items()}
-        {'L_inf': 0.98, 'A': 4.93, 'alpha': 0.29}
+        {'L_inf': 0.98, 'A': 4.79, 'alpha': 0.29}
     """
     check_law(law)
     return fit_runs(
@@ -245,7 +248,7 @@ def _starts(form: Form, groups: int, starts: int | Mapping[str, Any], seed: int)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _linearised(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def linearised(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Predictions at x, [number, group, part], and their derivatives [number, group, part, row] by the numbers."""
     predicted, columns = form.derivatives([*x[..., None]], range(form.count), data)
     return predicted[:, :, 0], jnp.stack([jnp.broadcast_to(c, predicted.shape) for c in columns])[:, :, :, 0]
@@ -263,7 +266,7 @@ def _assembled(
     x = np.take_along_axis(found.x, np.broadcast_to(best[None], (*found.x.shape[:3], 1)), -1)[..., 0]
 
     with setting(FLOAT64):
-        predicted, derivatives = map(np.asarray, _linearised(form, data, x))
+        predicted, derivatives = map(np.asarray, linearised(form, data, x))
     spread_of = _statistics(runs, form, x, predicted, derivatives, measured[:, :, 0], weight[:, :, 0])
     coefs = records(form, x, fixed)
     flags = _flags(runs, form, x, converged, spread_of)
@@ -286,6 +289,7 @@ def _assembled(
         share=per_group(share, lambda v: float(v.min())),
         rank={name: int(spread_of.rank[i].sum()) for i, name in enumerate(groups)},
         condition={name: float(spread_of.condition[i].max()) for i, name in enumerate(groups)},
+        freedom={name: int(spread_of.free[i].min()) for i, name in enumerate(groups)},
         flags=flags,
         residuals=residuals if law.output_shape else residuals[:, 0],
         scores=scores,
@@ -346,8 +350,6 @@ def _statistics(
     objective = OBJECTIVES[form.objective]
     with setting(FLOAT64):
         error, slope = (np.asarray(f(predicted, measured)) for f in (objective.error, objective.slope))
-    far = np.abs(error) > objective.delta
-    force = np.where(far, objective.delta * np.sign(error), error)
     used = weight > 0
     low, high = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
     bound = (x <= low) | (x >= high)
@@ -360,39 +362,37 @@ def _statistics(
     covariance = np.zeros((groups, size, size))
     rank, condition, free = (np.zeros((groups, parts)) for _ in range(3))
 
-    def analysed(matrix: np.ndarray, force: np.ndarray, far: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Any:
+    def analysed(matrix: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Any:
         """Covariance, standard errors and more from derivatives [row, number]."""
         scale = np.linalg.norm(matrix, axis=0)
-        scaled = matrix / np.where(scale > 0, scale, 1)
+        scale = np.where(scale > 0, scale, np.inf)
+        scaled = matrix / scale
         _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
         top = singular.max(initial=0)
-        kept = singular > RANK * top
+        known = axes[singular > RANK * top].T
         loose = int((~bound).sum())
         # A coefficient that takes part in a direction in which the errors do not change is not known.
-        blind = np.eye(len(scale)) - axes[kept].T @ axes[kept]
+        blind = np.eye(len(scale)) - known @ known.T
         unknown = ~bound & (np.sqrt(np.abs(np.diag(blind))) > 1e-4)
         left = int((weight > 0).sum()) - loose
-        steady = np.average(~far, weights=weight) if weight.sum() else 0.0
-        variance = (weight * force**2).sum() / left if left > 0 else np.nan
-        variance = variance / max(steady, 0.5 / max(len(far), 1)) ** 2
-        inverse = (axes[kept].T / singular[kept] ** 2) @ axes[kept]
-        found = variance * inverse / np.where(scale > 0, scale, np.inf) / np.where(scale > 0, scale, np.inf)[:, None]
-        error = np.sqrt(np.diag(found))
-        error = np.where(bound, np.nan, np.where(unknown, np.inf, error))
+        force, steepness = _score(error, objective.delta)
+        inner = known.T @ (scaled.T * steepness) @ scaled @ known
+        inverse = known @ np.linalg.pinv(inner, hermitian=True) @ known.T / scale / scale[:, None]
+        if left <= 0:
+            found = np.full_like(inverse, np.nan)
+        elif objective.delta == np.inf:
+            found = inverse * (weight * error**2).sum() / left
+        else:
+            found = inverse @ (matrix.T * weight * force**2) @ matrix @ inverse * (1 + loose / left)
+        stderr = np.where(bound, np.nan, np.where(unknown, np.inf, np.sqrt(np.diag(found))))
         least = singular[:loose].min(initial=top) if len(singular) >= loose else 0.0
-        return found, error, unknown, int(kept.sum()), top / least if least > 0 else np.inf, left
+        return found, stderr, unknown, known.shape[1], top / least if least > 0 else np.inf, left
 
     if not form.shared:
         for g in range(groups):
             for q in range(parts):
                 there = used[g, q]
-                found = analysed(
-                    jacobian[:, g, q, there].T,
-                    force[g, q, there],
-                    far[g, q, there],
-                    weight[g, q, there],
-                    bound[:, g, q],
-                )
+                found = analysed(jacobian[:, g, q, there].T, error[g, q, there], weight[g, q, there], bound[:, g, q])
                 place = slice(q * count, (q + 1) * count)
                 covariance[g, place, place] = found[0]
                 stderr[:, g, q], vague[:, g, q], rank[g, q], condition[g, q], free[g, q] = found[1:]
@@ -404,13 +404,27 @@ def _statistics(
             matrix[g, :, shared + g * own : shared + (g + 1) * own] = jacobian[shared:, g, 0].T
         there = used[:, 0]
         bounds = np.concatenate([bound[:shared, 0, 0], *(bound[shared:, g, 0] for g in range(groups))])
-        found = analysed(matrix[there], force[:, 0][there], far[:, 0][there], weight[:, 0][there], bounds)
+        found = analysed(matrix[there], error[:, 0][there], weight[:, 0][there], bounds)
         for g in range(groups):
             place = np.r_[:shared, shared + g * own : shared + (g + 1) * own]
             covariance[g] = found[0][np.ix_(place, place)]
             stderr[:, g, 0], vague[:, g, 0] = found[1][place], found[2][place]
             rank[g], condition[g], free[g] = min(found[3], count), found[4], found[5]
     return _Spread(stderr, covariance, rank, condition, vague, bound, free)
+
+
+def _score(error: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    """The derivative of the objective by the errors, and its own derivative, smoothed where it jumps.
+
+    Huber's function bends for few errors only. How many of them there would be on average is told from a wider window
+    (Powell 1991), of Silverman's width.
+    """
+    force = np.clip(error, -delta, delta)
+    if delta == np.inf or len(error) < 2:
+        return force, np.ones_like(error)
+    low, high = np.percentile(error, [25, 75])
+    width = max(1.06 * min(error.std(), (high - low) / 1.349) * len(error) ** -0.2, delta)
+    return force, (np.clip(error + width, -delta, delta) - np.clip(error - width, -delta, delta)) / (2 * width)
 
 
 def _flags(runs: Runs, form: Form, x: np.ndarray, converged: np.ndarray, found: _Spread) -> dict[str, tuple[str, ...]]:

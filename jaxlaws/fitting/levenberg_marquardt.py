@@ -63,12 +63,14 @@ class Found(NamedTuple):
         value: The objective, [group, part, start]; with shared coefficients, [1, 1, start].
         converged: Whether nothing less is near, of the same shape.
         steps: The number of steps, of the same shape.
+        delta: That of Huber's function to which the search has come, of the same shape.
     """
 
     x: Any
     value: Any
     converged: Any
     steps: Any
+    delta: Any
 
 
 MAX_STEPS = 100
@@ -87,6 +89,7 @@ class _State(NamedTuple):
     x: jax.Array
     at: _At
     delta: jax.Array
+    renewed: jax.Array  # whether delta has changed since the objective was computed
     damping: jax.Array
     growth: jax.Array
     trial: jax.Array
@@ -115,14 +118,23 @@ def search(
     objective = OBJECTIVES["relative" if is_robust(form) else form.objective]
     lower, upper = (np.asarray(b)[:, None, None, None] for b in (form.lower, form.upper))
     start = jnp.clip(jnp.where(jnp.asarray(form.linear)[:, None, None, None], 0, start), lower, upper)
-    return _search(form, data, measured, weight, start, most, objective, projected=True)
+    return _search(form, data, measured, weight, start, most, np.inf, objective, projected=True)
 
 
 def refine(
-    form: Form, data: Any, measured: jax.Array, weight: jax.Array, start: jax.Array, most: Any = MAX_STEPS
+    form: Form,
+    data: Any,
+    measured: jax.Array,
+    weight: jax.Array,
+    start: jax.Array,
+    most: Any = MAX_STEPS,
+    delta: Any = np.inf,
 ) -> Found:
-    """The nearest minimum of a robust objective from where `search` or another fit ended; arguments as for these."""
-    return _search(form, data, measured, weight, start, most, OBJECTIVES[form.objective], projected=False)
+    """The nearest minimum of a robust objective from where `search` or another fit ended; arguments as for these.
+
+    Delta of Huber's function begins at the given one; infinity stands for the size of the errors.
+    """
+    return _search(form, data, measured, weight, start, most, delta, OBJECTIVES[form.objective], projected=False)
 
 
 def is_robust(form: Form) -> bool:
@@ -131,7 +143,15 @@ def is_robust(form: Form) -> bool:
 
 
 def _search(
-    form: Form, data: Any, measured: Any, weight: Any, start: Any, most: Any, objective: Objective, projected: bool
+    form: Form,
+    data: Any,
+    measured: Any,
+    weight: Any,
+    start: Any,
+    most: Any,
+    delta: Any,
+    objective: Objective,
+    projected: bool,
 ) -> Found:
     """The nearest minimum, either with linear coefficients solved for, or by Newton's method for all of them.
 
@@ -194,10 +214,11 @@ def _search(
         point = settled(point, state.delta) if linear else point
         at = near(point, range(count), state.delta, exact=not projected)
         trial = jnp.stack(point)
-        better = at.value <= state.at.value  # not for NaN
+        better = state.renewed & jnp.isfinite(at.value) | (at.value <= state.at.value)  # not for NaN
         done = state.converged | state.stuck
         take = better & ~done
         ratio = (state.at.value - at.value) / jnp.where(state.predicted > 0, state.predicted, 1)
+        ratio = jnp.where(state.renewed, 1.0, ratio)
         eased = state.damping * jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0)  # Nielsen 1999
         damping = jnp.where(better, jnp.clip(eased, 1e-12, 1e12), state.damping * state.growth)
         growth = jnp.where(better, 2.0, state.growth * 2)
@@ -213,11 +234,11 @@ def _search(
         # Huber's function begins with the parabola that it is for large delta, and is narrowed where that is solved.
         narrow = small & ~last & (predicted <= 1e-3 * at.value)
         delta = jnp.where(narrow, jnp.maximum(state.delta / 3, objective.delta), state.delta)
-        at = at._replace(value=jnp.where(narrow, jnp.inf, at.value))
         return _State(
             x=x,
             at=at,
-            delta=delta,
+            delta=jnp.where(done, state.delta, delta),
+            renewed=narrow,
             damping=jnp.where(done, state.damping, damping),
             growth=jnp.where(done, state.growth, growth),
             trial=trial,
@@ -229,20 +250,24 @@ def _search(
         )
 
     def unfinished(state: _State) -> jax.Array:
-        return (state.turn < most) & jnp.any(~(state.converged | state.stuck))
+        going: jax.Array = (state.turn < most) & jnp.any(~(state.converged | state.stuck))
+        return going
 
     # What rounding leaves of the objective where every run is met.
     tiny = 1e-29 * total(over_rows(weight * (measured * objective.slope(measured, measured)) ** 2))
     nothing = jnp.zeros_like(total(jnp.zeros(shape, start.dtype)))
+    given = nothing + delta
     delta = nothing + objective.delta
     if objective.delta < np.inf:
         error = objective.error(predict(list(start)), measured)
         rms = jnp.sqrt(total(over_rows(weight * error**2)) / total(over_rows(weight * jnp.ones_like(error))))
-        delta = jnp.where(jnp.isfinite(rms), jnp.maximum(rms, delta), delta)
+        wide = jnp.where(jnp.isfinite(rms), jnp.maximum(rms, delta), delta)
+        delta = jnp.where(jnp.isfinite(given), given, wide)
     state = _State(
         x=start,
-        at=_At(nothing + jnp.inf, jnp.zeros_like(start), jnp.zeros((count, *start.shape), start.dtype)),
+        at=_At(nothing, jnp.zeros_like(start), jnp.zeros((count, *start.shape), start.dtype)),
         delta=delta,
+        renewed=nothing < 1,
         damping=nothing + 1e-3,
         growth=nothing + 2,
         trial=start,
@@ -253,7 +278,7 @@ def _search(
         turn=jnp.zeros((), jnp.int32),
     )
     state = lax.while_loop(unfinished, advance, state)
-    return Found(state.x, state.at.value, state.converged, state.steps)
+    return Found(state.x, state.at.value, state.converged, state.steps, state.delta)
 
 
 def _each(x: jax.Array) -> jax.Array:

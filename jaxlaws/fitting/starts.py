@@ -75,6 +75,7 @@ def solve_all(
         value=of_start(refined.value, np.inf),
         converged=of_start(refined.converged, 0).astype(bool),
         steps=found.steps + of_start(refined.steps, 0).astype(int),
+        delta=of_start(refined.delta, np.inf),
     )
 
 
@@ -103,7 +104,7 @@ def _in_rounds(phase: str, form: Form, data: Any, measured: np.ndarray, weight: 
     rows = measured.shape[-1] * parts
     many = groups if form.shared else min(groups, max(1, CHUNK // rows))
     length = min(starts, max(1, CHUNK // (rows * many)))
-    found = _in_chunks(phase, form, data, measured, weight, start, ROUNDS[0], many, length)
+    found = _in_chunks(phase, form, data, measured, weight, start, np.full((1, 1, 1), np.inf), ROUNDS[0], many, length)
     for most in ROUNDS[1:]:
         left = ~found.converged & np.isfinite(found.value)
         count = int(left.sum(-1).max())
@@ -118,14 +119,16 @@ def _in_rounds(phase: str, form: Form, data: Any, measured: np.ndarray, weight: 
             measured,
             np.take_along_axis(weight, of_all[..., None], 2) if weight.shape[2] > 1 else weight,
             np.take_along_axis(found.x, of_all[None], -1),
+            np.take_along_axis(found.delta, index, -1),
             most,
             many,
             length,
         )
         np.put_along_axis(found.x, of_all[None], more.x, -1)
         steps = np.take_along_axis(found.steps, index, -1) + more.steps
-        for old, new in ((found.value, more.value), (found.converged, more.converged), (found.steps, steps)):
-            np.put_along_axis(old, index, new, -1)
+        for name, new in more._replace(steps=steps)._asdict().items():
+            if name != "x":
+                np.put_along_axis(getattr(found, name), index, new, -1)
     return found
 
 
@@ -136,6 +139,7 @@ def _in_chunks(
     measured: np.ndarray,
     weight: np.ndarray,
     start: np.ndarray,
+    delta: np.ndarray,
     most: int,
     many: int,
     length: int,
@@ -160,6 +164,7 @@ def _in_chunks(
                 cut(cut(weight, 0, g, many), 2, b, length if weight.shape[2] > 1 else 1),
                 cut(cut(start, 1, g, many), 3, b, length),
                 most,
+                cut(cut(delta, 0, g, len(delta) if form.shared else many), 2, b, length),
             )
             return Found(*map(np.asarray, found))
 
@@ -180,5 +185,9 @@ def _in_chunks(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(phase: str, form: Form, data: Any, measured: Any, weight: Any, start: Any, most: Any) -> Found:
-    return {"search": search, "refine": refine}[phase](form, data, measured, weight, start, most)
+def _compiled(
+    phase: str, form: Form, data: Any, measured: Any, weight: Any, start: Any, most: Any, delta: Any
+) -> Found:
+    if phase == "search":
+        return search(form, data, measured, weight, start, most)
+    return refine(form, data, measured, weight, start, most, delta)

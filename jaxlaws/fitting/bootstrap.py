@@ -1,0 +1,128 @@
+"""How sure the coefficients of a fit are: fits to resampled runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxlaws.fitting.estimation import Fit, problem, records
+from jaxlaws.fitting.starts import solve_all
+from jaxlaws.law import Law, variables
+
+__all__ = ["Draws", "bootstrap"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Draws:
+    """Coefficients of a law as samples of what they may be.
+
+    Attributes:
+        law: The law.
+        coefs: For each group a record whose fields have the draws as their first axis. Predictions and searches take it
+            as coefficients, and have an answer per draw. Draws of groups with shared coefficients belong together.
+        converged: The share of the draws whose fit converged, per group.
+        fit: The fit that was resampled, if it is known.
+    """
+
+    law: Law
+    coefs: Mapping[str, Any]
+    converged: Mapping[str, float]
+    fit: Fit | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def stderr(self) -> dict[str, Any]:
+        """Standard errors of the coefficients: the standard deviation over the draws, per group."""
+        return {name: _over_draws(lambda x: np.std(x, axis=0, ddof=1), c) for name, c in self.coefs.items()}
+
+    def interval(self, level: float = 0.9) -> dict[str, tuple[Any, Any]]:
+        """Between which values each coefficient lies in a share `level` of the draws, per group, as two records."""
+        tail = (1 - check_level(level)) / 2
+        return {
+            name: (
+                _over_draws(lambda x: np.quantile(x, tail, axis=0), c),
+                _over_draws(lambda x: np.quantile(x, 1 - tail, axis=0), c),
+            )
+            for name, c in self.coefs.items()
+        }
+
+
+def check_level(level: float) -> float:
+    """The level, if it can be one."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.9, not {level}")
+    return level
+
+
+def _over_draws(statistic: Any, coefs: Any) -> Any:
+    return type(coefs)(**{v.name: statistic(getattr(coefs, v.name)) for v in variables(type(coefs))})
+
+
+def bootstrap(fit: Fit, draws: int = 1000, *, clusters: Any = None, seed: int = 0) -> Draws:
+    """Fits to runs drawn again, with replacement, from the runs of each group.
+
+    Every fit begins at that of all runs. All are done together, in one compiled program.
+
+    Args:
+        fit: The fit.
+        draws: How many times the runs are drawn.
+        clusters: What is drawn: by default single runs; or all runs with the same value of an input, by its name, or
+            of an array with one value per run, as where several runs share a random seed or a data order.
+        seed: Another seed gives other draws.
+
+    Returns:
+        The coefficients of every draw.
+
+    Example:
+        >>> import numpy as np, jaxlaws as jl
+        >>> law = jl.laws["sft"]
+        >>> size = np.geomspace(200, 4e5, 12)
+        >>> noise = 1 + 0.01 * np.random.default_rng(0).normal(size=12)
+        >>> fit = jl.fit(law, {"sft_data_size": size, "sft_loss": (1 + 5 * size**-0.3) * noise})
+        >>> draws = jl.bootstrap(fit, 200)
+        >>> law(draws.coefs["all_data"], sft_data_size=1e6).shape
+        (200,)
+    """
+    if draws < 2:
+        raise ValueError(f"there must be at least 2 draws, not {draws}")
+    runs, form = fit.runs, fit.form
+    random = np.random.default_rng(seed)
+    counts = np.zeros((draws, len(runs.group)))
+    labels = _labels(fit, clusters)
+    for group in range(len(runs.groups)):
+        mine = np.flatnonzero((runs.group == group) & (runs.weights > 0))
+        _, member = np.unique(labels[mine], return_inverse=True)
+        several = member.max(initial=0) + 1
+        counts[:, mine] = random.multinomial(several, np.full(several, 1 / several), draws)[:, member]
+    data, measured, weight = problem(runs, form, fit.fixed)
+    repeated = np.moveaxis(counts[:, runs.places], 0, 1)[:, None]  # [group, 1, draw, row]
+    weight = weight * np.repeat(repeated, weight.shape[-1] // repeated.shape[-1], -1)
+    values = {v.name: np.stack([getattr(c, v.name) for c in fit.coefs.values()]) for v in variables(fit.law.coefs)}
+    x = np.moveaxis(form.numbers(values), -1, 2)[..., None]  # [number, group, part, 1]
+    found = solve_all(form, data, measured, weight, np.broadcast_to(x, (*x.shape[:3], draws)), warm=True)
+    fixed = {name: np.repeat(value[:, None], draws, 1) for name, value in fit.fixed.items()}
+    converged = np.broadcast_to(found.converged, (len(runs.groups), *found.converged.shape[1:]))
+    return Draws(
+        law=fit.law,
+        coefs=dict(zip(runs.groups, records(form, found.x, fixed), strict=True)),
+        converged={name: float(converged[i].all(0).mean()) for i, name in enumerate(runs.groups)},
+        fit=fit,
+    )
+
+
+def _labels(fit: Fit, clusters: Any) -> np.ndarray:
+    """What is drawn together, as a label of each run."""
+    runs = fit.runs
+    if clusters is None:
+        return np.arange(len(runs.group))
+    if isinstance(clusters, str):
+        known = [v.name for v in variables(fit.law.inputs) if not v.shape]
+        if clusters not in known:
+            raise ValueError(f"{fit.law.name} has no input {clusters!r} to tell clusters; it has {', '.join(known)}")
+        return np.asarray(getattr(runs.inputs, clusters))
+    labels = np.asarray(clusters)
+    if labels.shape != runs.group.shape:
+        raise ValueError(f"clusters must have one label for each of {len(runs.group)} runs, not shape {labels.shape}")
+    return labels
