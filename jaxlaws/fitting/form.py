@@ -32,6 +32,7 @@ class Form:
         shared: How many of these fields are shared.
         fixed: Names of the fields that are not fitted.
         linear: For each number, whether the law is linear in all of these together.
+        bent: Pairs of numbers by which the law has a second derivative; in each, the later one first.
         lower: Least values.
         upper: Largest values.
         objective: What is minimised.
@@ -43,6 +44,7 @@ class Form:
     shared: int
     fixed: tuple[str, ...]
     linear: tuple[bool, ...]
+    bent: tuple[tuple[int, int], ...]
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     objective: str
@@ -170,18 +172,18 @@ def form_of(
     core = {v.name: tuple(law.sizes[axis] for axis in v.shape) for v in fitted}
     separate = bool(law.output_shape) and not count and _separate(law, fitted, sample)
     shapes = tuple((v.name, core[v.name][1:] if separate else core[v.name]) for v in fitted)
-    linear = linear_fields(law)
-    sizes = [math.prod(shape) for _, shape in shapes]
-    repeated = [(v.name, size) for v, size in zip(fitted, sizes, strict=True)]
+    linear, bent = linear_fields(law), bent_fields(law)
+    of_number = [name for name, shape in shapes for _ in range(math.prod(shape))]
     return Form(
         law=law,
         parts=law.sizes[law.output_shape[0]] if separate else 1,
         shapes=shapes,
         shared=count,
         fixed=tuple(v.name for v in variables(law.coefs) if v.name in fixed),
-        linear=tuple(name in linear for name, size in repeated for _ in range(size)),
-        lower=tuple(bounds[name][0] for name, size in repeated for _ in range(size)),
-        upper=tuple(bounds[name][1] for name, size in repeated for _ in range(size)),
+        linear=tuple(name in linear for name in of_number),
+        bent=tuple((i, j) for i in range(len(of_number)) for j in range(i + 1) if (of_number[i], of_number[j]) in bent),
+        lower=tuple(bounds[name][0] for name in of_number),
+        upper=tuple(bounds[name][1] for name in of_number),
         objective=objective,
     )
 
@@ -216,24 +218,32 @@ def linear_fields(law: Law) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _linear(law: Law, names: Sequence[str]) -> bool:
-    """Whether the derivative in the direction of these coefficients does not depend on them."""
+@functools.cache
+def bent_fields(law: Law) -> frozenset[tuple[str, str]]:
+    """The pairs of coefficients by which the law has a second derivative, each in both orders."""
+    names = [v.name for v in variables(law.coefs)]
+    pairs = [(a, b) for a in names for b in names if not _linear(law, (a,), (b,))]
+    return frozenset([*pairs, *((b, a) for a, b in pairs)])
+
+
+def _linear(law: Law, names: Sequence[str], by: Sequence[str] | None = None) -> bool:
+    """Whether the derivative in the direction of some coefficients does not depend on these, or on others."""
 
     def zeros(cls: Any) -> dict[str, Any]:
         return {v.name: jnp.zeros(tuple(law.sizes[a] for a in v.shape)) for v in variables(cls)}
 
-    coefs, inputs = zeros(law.coefs), zeros(law.inputs)
+    by = names if by is None else by
 
-    def change(at: Any, direction: Any, others: Any, inputs: Any) -> Any:
+    def change(direction: Any, coefs: Any, inputs: Any) -> Any:
         def fn(values: Any) -> Any:
-            return law.fn(law.coefs(**values, **others), law.inputs(**inputs))
+            return law.fn(law.coefs(**{**coefs, **values}), law.inputs(**inputs))
 
-        return jax.jvp(fn, (at,), (direction,))[1]
+        return jax.jvp(fn, ({name: coefs[name] for name in names},), (direction,))[1]
 
-    at = {name: coefs.pop(name) for name in names}
-    jaxpr = jax.make_jaxpr(change)(at, at, coefs, inputs)
-    count = len(jax.tree.leaves(at))
-    return not any(_dependent(jaxpr.jaxpr, [i < count for i in range(len(jaxpr.jaxpr.invars))]))
+    coefs = zeros(law.coefs)
+    jaxpr = jax.make_jaxpr(change)({name: coefs[name] for name in names}, coefs, zeros(law.inputs))
+    marks = [*(False for _ in names), *(name in by for name in sorted(coefs))]  # as JAX sorts a dict
+    return not any(_dependent(jaxpr.jaxpr, [*marks, *[False] * (len(jaxpr.jaxpr.invars) - len(marks))]))
 
 
 def _dependent(jaxpr: Any, given: Sequence[bool]) -> list[bool]:

@@ -130,7 +130,7 @@ def refine(
     most: Any = MAX_STEPS,
     delta: Any = np.inf,
 ) -> Found:
-    """The nearest minimum of a robust objective from where `search` or another fit ended; arguments as for these.
+    """The nearest minimum from where `search` or another fit ended, with second derivatives; arguments as for these.
 
     Delta of Huber's function begins at the given one; infinity stands for the size of the errors.
     """
@@ -193,10 +193,8 @@ def _search(
         """What second derivatives of the predictions add to those of the objective."""
         nothing = jnp.zeros(shape, force.dtype)
         rows = [[nothing] * count for _ in range(count)]
-        for i in range(count):
-            for j in range(i + 1):
-                if not (form.linear[i] and form.linear[j]):
-                    rows[i][j] = rows[j][i] = over_rows(force * form.slope(form.slope(predict, i), j)(point))
+        for i, j in form.bent:
+            rows[i][j] = rows[j][i] = over_rows(force * form.slope(form.slope(predict, j), i)(point))
         return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
     def settled(point: list[jax.Array], delta: jax.Array) -> list[jax.Array]:

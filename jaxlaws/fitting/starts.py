@@ -18,7 +18,7 @@ from jaxlaws.fitting.levenberg_marquardt import MAX_STEPS, Found, is_robust, ref
 __all__ = ["solve_all", "spread"]
 
 CHUNK = 1 << 12  # rows times problems that are solved together: few wait for the one that takes longest
-DISTINCT = 8  # minima of the first search, at most, from which the second one goes on
+DISTINCT = 16  # minima of the first search, at most, from which the second one goes on
 
 
 def spread(ranges: Sequence[tuple[float, float]], count: int, seed: int) -> np.ndarray:
@@ -53,29 +53,32 @@ def solve_all(
         start: [number, group, part, start].
         warm: Whether starts are near the minimum, so that robust objectives need no other one first.
     """
+    run = functools.partial(_in_rounds, form, data, measured, weight)
     if warm and is_robust(form):
-        return _in_rounds("refine", form, data, measured, weight, start)
-    found = _in_rounds("search", form, data, measured, weight, start)
-    if not is_robust(form):
+        return run("refine", start)
+    found = run("search", start)
+    least = np.argmin(np.where(np.isnan(found.value), np.inf, found.value), -1)[..., None]
+    if not is_robust(form) and np.take_along_axis(found.converged, least, -1).all():
         return found
-    if weight.shape[2] > 1:
-        return _in_rounds("refine", form, data, measured, weight, found.x)
+    if weight.shape[2] > 1:  # every start is a problem of its own
+        return run("refine", found.x) if is_robust(form) else run("refine", found.x, found)
     # Starts that have met go on as one.
     chosen, owner = _distinct(found.value)
     index = np.broadcast_to(chosen[None], (len(start), *start.shape[1:3], chosen.shape[-1]))
-    refined = _in_rounds("refine", form, data, measured, weight, np.take_along_axis(found.x, index, -1))
+    refined = run("refine", np.take_along_axis(found.x, index, -1))
 
-    def of_start(values: np.ndarray, none: float) -> np.ndarray:
+    def of_start(values: np.ndarray, others: Any) -> np.ndarray:
         each = np.broadcast_to(np.maximum(owner, 0), (*values.shape[:-1], owner.shape[-1]))
-        found: np.ndarray = np.where(owner >= 0, np.take_along_axis(values, each, -1), none)
+        found: np.ndarray = np.where(owner >= 0, np.take_along_axis(values, each, -1), others)
         return found
 
+    # Where there are too many minima, the worst of them are not gone on from.
     return Found(
-        x=of_start(refined.x, np.nan),
-        value=of_start(refined.value, np.inf),
-        converged=of_start(refined.converged, 0).astype(bool),
-        steps=found.steps + of_start(refined.steps, 0).astype(int),
-        delta=of_start(refined.delta, np.inf),
+        x=of_start(refined.x, found.x),
+        value=of_start(refined.value, np.inf if is_robust(form) else found.value),
+        converged=of_start(refined.converged, False),
+        steps=found.steps + of_start(refined.steps, 0),
+        delta=of_start(refined.delta, found.delta),
     )
 
 
@@ -95,17 +98,29 @@ def _distinct(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return chosen.reshape(*value.shape[:-1], -1), owner.reshape(value.shape)
 
 
-ROUNDS = (12, 24, MAX_STEPS)  # steps; after each, those that are still on their way go on among themselves
+# Steps; after each number of them, the starts that are still on their way go on among themselves.
+ROUNDS = {"search": (12, 24, 60), "refine": (12, 24, MAX_STEPS)}
 
 
-def _in_rounds(phase: str, form: Form, data: Any, measured: np.ndarray, weight: np.ndarray, start: np.ndarray) -> Found:
-    """One phase of the search."""
+def _in_rounds(
+    form: Form,
+    data: Any,
+    measured: np.ndarray,
+    weight: np.ndarray,
+    phase: str,
+    start: np.ndarray,
+    found: Found | None = None,
+) -> Found:
+    """One phase of the search, for all starts or for those that have not converged."""
     _, groups, parts, starts = start.shape
     rows = measured.shape[-1] * parts
     many = groups if form.shared else min(groups, max(1, CHUNK // rows))
     length = min(starts, max(1, CHUNK // (rows * many)))
-    found = _in_chunks(phase, form, data, measured, weight, start, np.full((1, 1, 1), np.inf), ROUNDS[0], many, length)
-    for most in ROUNDS[1:]:
+    for most in ROUNDS[phase]:
+        if found is None:
+            delta = np.full((1, 1, 1), np.inf)
+            found = _in_chunks(phase, form, data, measured, weight, start, delta, most, many, length)
+            continue
         left = ~found.converged & np.isfinite(found.value)
         count = int(left.sum(-1).max())
         if not count:
@@ -129,6 +144,7 @@ def _in_rounds(phase: str, form: Form, data: Any, measured: np.ndarray, weight: 
         for name, new in more._replace(steps=steps)._asdict().items():
             if name != "x":
                 np.put_along_axis(getattr(found, name), index, new, -1)
+    assert found is not None
     return found
 
 
