@@ -301,15 +301,19 @@ def _step(
     size = _totals(jnp.stack([matrix[i, i] for i in range(len(x))]), shared, total)
     slope = _totals(gradient, shared, total)
     held = ((x <= lower) & (slope > 0)) | ((x >= upper) & (slope < 0)) | ~(size > 0)
-    step = jnp.zeros_like(x)
-    bounded = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
-    for _ in range(3 if bounded else 1):  # what would pass a bound stops there, and the others are solved for again
+
+    def stopped(_: Any, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What would pass a bound stops there, and the others are solved for again."""
+        held, step, _ = state
         slope = _totals(gradient + _product(matrix, step), shared, total)
         change = _solution(matrix, jnp.where(held, jnp.inf, damping * size), jnp.where(held, 0, slope), shared, total)
         change = jnp.where(held, step, -change)
         crossing = (x + change < lower) | (x + change > upper)
         step = jnp.where(held | crossing, jnp.clip(x + change, lower, upper) - x, 0)
-        held = held | crossing
+        return held | crossing, step, change
+
+    rounds = 3 if np.isfinite(lower).any() or np.isfinite(upper).any() else 1
+    held, step, change = lax.fori_loop(0, rounds, stopped, (held, jnp.zeros_like(x), jnp.zeros_like(x)))
     step = jnp.clip(x + jnp.where(held, step, change), lower, upper) - x
     gain = -jnp.sum(gradient * step, 0) - jnp.sum(step * _product(matrix, step), 0) / 2
     return x + step, total(gain)
@@ -336,18 +340,62 @@ def _solution(
     Rows of shared coefficients are summed over the blocks; the others are eliminated block by block.
     """
     if not shared:
-        return symmetric_inverse(matrix, diagonal)(right)
+        return _inverse(matrix, diagonal)(right)
     free = jnp.isfinite(diagonal)
     border = jnp.sum(matrix[:shared, :shared], (2, 3), keepdims=True)
     top, corner = right[:shared, :1, :1], diagonal[:shared, :1, :1]
     if len(right) == shared:
-        return jnp.broadcast_to(symmetric_inverse(border, corner)(top), right.shape)
-    inverse = symmetric_inverse(matrix[shared:, shared:], diagonal[shared:])
-    alone = inverse(right[shared:])
+        return jnp.broadcast_to(_inverse(border, corner)(top), right.shape)
     coupling = [jnp.where(free[shared:], matrix[shared:, s], 0) for s in range(shared)]
-    answers = [inverse(c) for c in coupling]
+    solved = _inverse(matrix[shared:, shared:], diagonal[shared:])(jnp.stack([right[shared:], *coupling], 1))
+    alone, answers = solved[:, 0], [solved[:, 1 + s] for s in range(shared)]
     schur = [[border[s, t] - total(jnp.sum(coupling[s] * answers[t], 0)) for t in range(shared)] for s in range(shared)]
     rest = [top[s] - total(jnp.sum(coupling[s] * alone, 0)) for s in range(shared)]
-    found = symmetric_inverse(jnp.stack([jnp.stack(row) for row in schur]), corner)(jnp.stack(rest))
+    found = _inverse(jnp.stack([jnp.stack(row) for row in schur]), corner)(jnp.stack(rest))
     others = alone - functools.reduce(jnp.add, [found[s] * answers[s] for s in range(shared)])
     return jnp.concatenate([jnp.broadcast_to(found, (shared, *right.shape[1:])), others])
+
+
+UNROLLED = 5  # unknowns, with more of which written-out elimination takes too long to compile
+
+
+def _inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """As `symmetric_inverse`, in loops for larger matrices; the right side may have further axes after its first."""
+    count = len(matrix)
+    if count <= UNROLLED:
+        return symmetric_inverse(matrix, diagonal)
+    index = jnp.arange(count).reshape(-1, *[1] * (matrix.ndim - 2))
+    sizes = jnp.stack([jnp.abs(matrix[i, i]) + diagonal[i] for i in range(count)])
+    whole = matrix + jnp.eye(count).reshape(count, count, *[1] * (matrix.ndim - 2)) * jnp.where(
+        jnp.isfinite(diagonal), diagonal, 0
+    )
+    held = ~jnp.isfinite(diagonal)
+    least = np.finfo(matrix.dtype).eps * sizes + np.finfo(matrix.dtype).tiny
+
+    def eliminated(j: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        rest, inverse = state
+        pivot = jnp.where(held[j], jnp.inf, jnp.maximum(jnp.abs(rest[j, j]), least[j]))
+        factor = jnp.where(index > j, rest[:, j] / pivot, 0)
+        return rest - factor[:, None] * rest[j][None], inverse.at[j].set(1 / pivot)
+
+    upper, inverse = lax.fori_loop(0, count, eliminated, (whole, jnp.zeros_like(diagonal)))
+
+    def solution(right: jax.Array) -> jax.Array:
+        extra = right.ndim - diagonal.ndim
+        where = index.reshape(count, *[1] * (right.ndim - 1))
+
+        def column(j: Any) -> jax.Array:
+            # Symmetry: what is below the diagonal is what is beside it, over the pivot.
+            return jnp.expand_dims(upper[j], range(1, 1 + extra))
+
+        def forward(j: Any, side: jax.Array) -> jax.Array:
+            return side - jnp.where(where > j, column(j) * inverse[j], 0) * side[j]
+
+        def backward(i: Any, side: jax.Array) -> jax.Array:
+            j = count - 1 - i
+            done = side[j] * inverse[j]
+            return jnp.where(where == j, done, side - jnp.where(where < j, jnp.expand_dims(upper[:, j], range(1, 1 + extra)), 0) * done)
+
+        return lax.fori_loop(0, count, backward, lax.fori_loop(0, count, forward, right))
+
+    return solution

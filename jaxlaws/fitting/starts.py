@@ -14,6 +14,7 @@ import numpy as np
 from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import MAX_STEPS, Found, is_robust, refine, search
+from jaxlaws.numerics import keep_powers
 
 __all__ = ["solve_all", "spread"]
 
@@ -204,6 +205,7 @@ def _in_chunks(
 def _compiled(
     phase: str, form: Form, data: Any, measured: Any, weight: Any, start: Any, most: Any, delta: Any
 ) -> Found:
-    if phase == "search":
-        return search(form, data, measured, weight, start, most)
-    return refine(form, data, measured, weight, start, most, delta)
+    with keep_powers():  # which serve predictions and derivatives
+        if phase == "search":
+            return search(form, data, measured, weight, start, most)
+        return refine(form, data, measured, weight, start, most, delta)
