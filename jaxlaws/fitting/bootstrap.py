@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlaws.fitting.estimation import Fit, problem, records
+from jaxlaws.fitting.estimation import Fit, check_level, problem, records
 from jaxlaws.fitting.starts import solve_all
 from jaxlaws.law import Law, variables
 
@@ -47,13 +47,6 @@ class Draws:
             )
             for name, c in self.coefs.items()
         }
-
-
-def check_level(level: float) -> float:
-    """The level, if it can be one."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, such as 0.9, not {level}")
-    return level
 
 
 def _over_draws(statistic: Any, coefs: Any) -> Any:

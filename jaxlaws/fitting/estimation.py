@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import betainc
 
 from jaxlaws.arguments import check_law, setting
 from jaxlaws.fitting.form import Form, form_of
@@ -20,7 +21,7 @@ from jaxlaws.law import Law, variables
 from jaxlaws.scores import Scores, scores_of
 from jaxlaws.tables import DataError, rows_text
 
-__all__ = ["FLOAT64", "Fit", "fit", "fit_runs", "linearised", "problem", "records"]
+__all__ = ["FLOAT64", "Fit", "check_level", "fit", "fit_runs", "linearised", "problem", "records", "t_quantile"]
 
 FLOAT64 = np.dtype(np.float64)
 SAME = 1e-6  # relative difference of objectives that count as the same minimum
@@ -72,6 +73,45 @@ class Fit:
     runs: Runs = dataclasses.field(repr=False)
     form: Form = dataclasses.field(repr=False)
     fixed: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+
+    def interval(self, level: float = 0.9) -> dict[str, tuple[Any, Any]]:
+        """Between which values each coefficient lies with a probability, per group, as two records.
+
+        From the standard errors and Student's distribution; NaN on a bound.
+        """
+        found = {}
+        for name, coefs in self.coefs.items():
+            t = t_quantile((1 + check_level(level)) / 2, self.freedom[name])
+            error = self.stderr[name]
+            low, high = (
+                type(coefs)(
+                    **{v.name: getattr(coefs, v.name) + side * getattr(error, v.name) for v in variables(type(coefs))}
+                )
+                for side in (-t, t)
+            )
+            found[name] = low, high
+        return found
+
+
+def check_level(level: float) -> float:
+    """The level, if it can be one."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.9, not {level}")
+    return level
+
+
+@functools.cache
+def t_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's distribution; infinite without a degree of freedom."""
+    if freedom <= 0:
+        return float("inf")
+    with setting(FLOAT64):
+        low, high = 0.0, 1e9
+        for _ in range(100):
+            t = (low + high) / 2
+            beyond = float(betainc(freedom / 2, 0.5, freedom / (freedom + t * t))) / 2
+            low, high = (t, high) if 1 - beyond < probability else (low, t)
+    return high
 
 
 def fit(

@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.scipy.special import betainc
 
 from jaxlaws.arguments import by_name, setting
 from jaxlaws.evaluation import predict
-from jaxlaws.fitting.bootstrap import Draws, check_level
-from jaxlaws.fitting.estimation import FLOAT64, Fit, linearised
+from jaxlaws.fitting.bootstrap import Draws
+from jaxlaws.fitting.estimation import FLOAT64, Fit, check_level, linearised, t_quantile
 from jaxlaws.law import Law, UnknownNameError, variables
 
-__all__ = ["Interval", "predict_interval", "t_quantile"]
+__all__ = ["Interval", "predict_interval"]
 
 
 class Interval(NamedTuple):
@@ -133,16 +132,3 @@ def _deviations(fit: Fit, group: str) -> tuple[np.ndarray, bool]:
         residuals = residuals / (fit.runs.measured[mine] - residuals)
     freedom = max(fit.freedom[group], 1)
     return residuals * np.sqrt(max(len(residuals), 1) / min(freedom, len(residuals))), relative
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """The quantile of Student's distribution; infinite without a degree of freedom."""
-    if freedom <= 0:
-        return float("inf")
-    with setting(FLOAT64):
-        low, high = 0.0, 1e9
-        for _ in range(100):
-            t = (low + high) / 2
-            beyond = float(betainc(freedom / 2, 0.5, freedom / (freedom + t * t))) / 2
-            low, high = (t, high) if 1 - beyond < probability else (low, t)
-    return high

@@ -381,21 +381,20 @@ def _inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], ja
     upper, inverse = lax.fori_loop(0, count, eliminated, (whole, jnp.zeros_like(diagonal)))
 
     def solution(right: jax.Array) -> jax.Array:
-        extra = right.ndim - diagonal.ndim
+        extra = range(1, 1 + right.ndim - diagonal.ndim)
         where = index.reshape(count, *[1] * (right.ndim - 1))
 
-        def column(j: Any) -> jax.Array:
-            # Symmetry: what is below the diagonal is what is beside it, over the pivot.
-            return jnp.expand_dims(upper[j], range(1, 1 + extra))
-
         def forward(j: Any, side: jax.Array) -> jax.Array:
-            return side - jnp.where(where > j, column(j) * inverse[j], 0) * side[j]
+            # Symmetry: what is below the diagonal is what is beside it, over the pivot.
+            row = jnp.expand_dims(upper[j], extra)
+            return side - jnp.where(where > j, row * inverse[j], 0) * side[j]
 
         def backward(i: Any, side: jax.Array) -> jax.Array:
             j = count - 1 - i
-            done = side[j] * inverse[j]
-            return jnp.where(where == j, done, side - jnp.where(where < j, jnp.expand_dims(upper[:, j], range(1, 1 + extra)), 0) * done)
+            column, done = jnp.expand_dims(upper[:, j], extra), side[j] * inverse[j]
+            return jnp.where(where == j, done, side - jnp.where(where < j, column, 0) * done)
 
-        return lax.fori_loop(0, count, backward, lax.fori_loop(0, count, forward, right))
+        found: jax.Array = lax.fori_loop(0, count, backward, lax.fori_loop(0, count, forward, right))
+        return found
 
     return solution
