@@ -112,3 +112,11 @@ def run(capsys, monkeypatch):
         return status, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def data():
+    """The folder of real runs."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("real runs are not there")
+    return SHARED / "data"

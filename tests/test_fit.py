@@ -1,0 +1,447 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sampling
+from scipy.optimize import curve_fit, least_squares
+
+import jaxlaws as jl
+from jaxlaws.fitting.form import bent_fields, linear_fields
+from jaxlaws.fitting.starts import _compiled, spread
+from jaxlaws.law import variables
+
+SFT = jl.laws["sft"]
+
+
+def sft_runs(count=14, noise=0.01, seed=0, low=200, L_inf=1.0, A=5.0, alpha=0.3):
+    size = np.geomspace(low, 4e5, count)
+    error = 1 + noise * np.random.default_rng(seed).normal(size=count)
+    return {"sft_data_size": size, "sft_loss": (L_inf + A * size**-alpha) * error}
+
+
+def joined(*tables):
+    """Tables as the groups g0, g1, ... of one."""
+    names = [name for i, table in enumerate(tables) for name in [f"g{i}"] * len(next(iter(table.values())))]
+    return {key: np.concatenate([t[key] for t in tables]) for key in tables[0]} | {"group": names}
+
+
+def flat(record):
+    return np.concatenate([np.ravel(getattr(record, v.name)) for v in variables(type(record))])
+
+
+def huber_log(predicted, measured, delta=1e-3):
+    error = np.abs(np.log(predicted / measured))
+    return np.where(error > delta, delta * (error - delta / 2), error**2 / 2).sum()
+
+
+# The real runs.
+
+
+@pytest.fixture(scope="module")
+def chinchilla(data):
+    runs = np.genfromtxt(data / "chinchilla_epoch_svg.csv", delimiter=",", names=True)
+    runs = np.sort(runs, order="loss")[:-5]
+    return {"params": runs["model_size"], "tokens": runs["training_tokens_derived"], "loss": runs["loss"]}
+
+
+@pytest.fixture(scope="module")
+def chinchilla_fit(chinchilla):
+    return jl.fit(jl.laws["chinchilla"], chinchilla)
+
+
+def test_chinchilla(chinchilla, chinchilla_fit):
+    fit = chinchilla_fit
+    assert fit.objective == "huber_log"
+    assert fit.value["all_data"] <= 0.0010182741
+    assert fit.converged["all_data"]
+    assert fit.share["all_data"] > 0.9
+    c = fit.coefs["all_data"]
+    published, errors = (1.8172, 482.01, 2085.43, 0.3478, 0.3658), (0.0257, 124.5, 1293, 0.0154, 0.0206)
+    assert np.all(np.abs(flat(c) - published) < errors)
+    predicted = c.E + c.A * chinchilla["params"] ** -c.alpha + c.B * chinchilla["tokens"] ** -c.beta
+    assert fit.value["all_data"] == pytest.approx(huber_log(predicted, chinchilla["loss"]), rel=1e-12)
+    np.testing.assert_allclose(fit.residuals, chinchilla["loss"] - predicted, atol=1e-13)
+
+
+def test_grid_of_starts_that_begin_on_bounds(chinchilla, chinchilla_fit):
+    alpha, beta = map(np.ravel, np.meshgrid([0, 0.5, 1, 1.5, 2], [0, 0.5, 1, 1.5, 2]))
+    fit = jl.fit(jl.laws["chinchilla"], chinchilla, starts={"alpha": alpha, "beta": beta, "E": np.ones(25)})
+    assert fit.value["all_data"] == pytest.approx(chinchilla_fit.value["all_data"], rel=1e-9)
+    assert fit.share["all_data"] > 0.75
+
+
+def test_bootstrap_of_chinchilla_has_the_published_standard_errors(chinchilla_fit):
+    draws = jl.bootstrap(chinchilla_fit, 1000)
+    assert draws.converged["all_data"] == 1
+    ratio = flat(draws.stderr["all_data"]) / (0.0257, 124.5, 1293, 0.0154, 0.0206)
+    np.testing.assert_allclose(ratio[[0, 1, 3, 4]], 1, atol=0.1)
+    assert 0.8 < ratio[2] < 1.25  # B has a long tail: its standard deviation is not told to 10 % by 1000 draws
+
+
+def test_data_constrained_with_exponents_held_fixed_is_that_of_its_source(data):
+    law = jl.laws["data_constrained"]
+    known = law.groups["all_data"]
+    exponents = {name: getattr(known, name) for name in ("alpha", "beta", "gamma", "delta")}
+    fit = jl.fit(law, data / "sldbench_data_constrained_train.csv", fixed=exponents)
+    t = jl.read_table(data / "sldbench_data_constrained_train.csv")
+    n, d, u, y = (np.asarray(t[name], np.float64) for name in ("params", "tokens", "unique_tokens", "loss"))
+    powers = [n**-known.alpha, d**-known.beta, u**-known.gamma, (d / u) ** -known.delta]
+    expected = np.linalg.lstsq(np.stack([np.ones_like(n), *powers], 1), y, rcond=None)[0]
+    found = [getattr(fit.coefs["all_data"], name) for name in "dabce"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert fit.coefs["all_data"].alpha == known.alpha
+
+
+@pytest.mark.parametrize("name", ["parallel", "moe", "domain_mixture", "sft"])
+def test_no_worse_than_the_published_coefficients(name, data):
+    law = jl.laws[name]
+    path = data / f"sldbench_{name}_train.csv"
+    fit = jl.fit(law, path)
+    predicted = jl.predict_table(law, jl.read_table(path), strict=False)
+    pairs = [(f"predicted_{column}", column) for column in law.output_columns]
+    theirs = sum(np.sum((np.asarray(predicted[a]) - np.asarray(predicted[b])) ** 2) for a, b in pairs)
+    assert np.sum(fit.residuals**2) <= theirs * (1 + 1e-12)
+    assert all(fit.converged.values())
+
+
+def test_sft_is_never_worse_than_curve_fit(data):
+    path = data / "sldbench_sft_train.csv"
+    fit = jl.fit(SFT, path)
+    table = jl.read_table(path)
+    group, size, loss = (np.asarray(table[c]) for c in ("group", "sft_data_size", "sft_loss"))
+    assert len(fit.coefs) == 42
+    for name, value in fit.value.items():
+        mine = group == name
+        best = np.inf
+        for alpha in (0.05, 0.3):
+            start = [loss[mine].min() / 2, 5.0, alpha]
+            c, _ = curve_fit(
+                lambda n, L, A, a: L + A * n**-a,
+                size[mine].astype(float),
+                loss[mine],
+                start,
+                bounds=(0, np.inf),
+                xtol=1e-15,
+                ftol=1e-15,
+                gtol=1e-15,
+            )
+            best = min(best, np.sum((c[0] + c[1] * size[mine] ** -c[2] - loss[mine]) ** 2) / 2)
+        assert value <= best * (1 + 1e-9)
+
+
+# Every law.
+
+
+@pytest.mark.parametrize("name", jl.laws)
+def test_runs_of_a_law_without_noise_give_it_back(name):
+    law = jl.laws[name]
+    group, coefs = next(iter(law.groups.items()))
+    columns = sampling.columns(law, 60, seed=1)
+    outputs = np.asarray(law(coefs, sampling.inputs(law, 60, seed=1))).reshape(60, -1)
+    fit = jl.fit(law, columns | dict(zip(law.output_columns, outputs.T, strict=True)) | {"group": [group] * 60})
+    assert fit.scores.r2 > 1 - 1e-9
+    np.testing.assert_allclose(fit.residuals.reshape(60, -1), 0, atol=1e-5 * outputs.std())
+    if "not tell" not in str(fit.flags[group]):
+        for v in variables(law.coefs):
+            value = np.asarray(getattr(coefs, v.name))
+            np.testing.assert_allclose(getattr(fit.coefs[group], v.name), value, rtol=1e-2, atol=1e-3 * np.ptp(value))
+
+
+@pytest.mark.parametrize("name", jl.laws)
+def test_linear_coefficients_are_those_without_second_derivatives(name):
+    law = jl.laws[name]
+    coefs, inputs = next(iter(law.groups.values())), jax.tree.map(lambda x: x[0], sampling.inputs(law, 1))
+    with jax.enable_x64(True):
+        coefs = jax.tree.map(lambda x: jnp.asarray(x, float) * 1.1, coefs)
+        second = jax.hessian(lambda c: jnp.sum(law.fn(c, inputs) * jnp.arange(1, 1 + law.fn(c, inputs).size)))(coefs)
+        bent = {
+            (a.name, b.name)
+            for a in variables(law.coefs)
+            for b in variables(law.coefs)
+            if np.any(getattr(getattr(second, a.name), b.name))
+        }
+    assert bent <= bent_fields(law)
+    linear = linear_fields(law)
+    assert not any((a, b) in bent for a in linear for b in linear)
+    assert all((v.name, v.name) in bent or v.name in linear for v in variables(law.coefs))
+
+
+# Objectives, weights, shared coefficients and bounds, against oracles.
+
+
+@pytest.mark.parametrize("objective", ["squared", "relative", "huber_log"])
+def test_objective_is_least_and_what_it_is_said_to_be(objective):
+    runs = sft_runs(noise=0.02)
+    fit = jl.fit(SFT, runs, objective=objective)
+    size, loss = runs.values()
+
+    def value(c):
+        predicted = c[0] + c[1] * size ** -c[2]
+        if objective == "huber_log":
+            return huber_log(predicted, loss)
+        return np.sum((predicted - loss) ** 2 / (1 if objective == "squared" else loss**2)) / 2
+
+    best = flat(fit.coefs["all_data"])
+    assert fit.value["all_data"] == pytest.approx(value(best), rel=1e-12)
+    random = np.random.default_rng(0)
+    for step in (1e-2, 1e-3, 1e-4):
+        for _ in range(100):
+            assert value(best * (1 + step * random.normal(size=3))) > fit.value["all_data"] * (1 - 1e-12)
+
+
+def test_weight_2_is_two_runs_and_weight_0_none():
+    runs = sft_runs()
+    weights = np.array([0.0, 2.0, *[1.0] * 12])
+    fit = jl.fit(SFT, runs, weights=weights)
+    twice = {name: np.concatenate([values[1:], values[1:2]]) for name, values in runs.items()}
+    other = jl.fit(SFT, twice)
+    np.testing.assert_allclose(flat(fit.coefs["all_data"]), flat(other.coefs["all_data"]), rtol=1e-8)
+    named = jl.fit(SFT, runs | {"w": weights}, weights="w")
+    np.testing.assert_array_equal(flat(fit.coefs["all_data"]), flat(named.coefs["all_data"]))
+
+
+def test_shared_coefficients_are_those_of_one_joint_problem():
+    law = jl.laws["parallel"]
+    tables = []
+    for seed, group in enumerate(("pile", "stack")):
+        columns = sampling.columns(law, 20 + 3 * seed, seed=seed)
+        loss = np.asarray(law(group, sampling.inputs(law, 20 + 3 * seed, seed=seed)))
+        noise = np.random.default_rng(seed).normal(size=len(loss))
+        tables.append(columns | {"loss": loss * (1 + 1e-3 * noise)})
+    fit = jl.fit(law, joined(*tables))
+    a, b = fit.coefs.values()
+    assert (a.alpha, a.beta) == (b.alpha, b.beta)
+    assert a.c0 != b.c0
+
+    def errors(x):
+        found = []
+        for t, c in zip(tables, (x[2:6], x[6:]), strict=True):
+            n, p = t["num_params"], t["parallel_size"]
+            scale = 1e9 ** x[0]
+            u, v = scale * n ** -x[0], p ** -x[1]
+            found.append(c[0] + c[1] * u + c[2] * v + c[3] * u * v - t["loss"])
+        return np.concatenate(found)
+
+    start = [a.alpha, a.beta]
+    for c in (a, b):
+        start += [c.c0, c.c1 * 1e9**-c.alpha, c.c2, c.c3 * 1e9**-c.alpha]
+    lower = [0.0] * 10
+    oracle = least_squares(
+        errors, np.array(start) * 1.05, bounds=(lower, np.inf), x_scale="jac", xtol=1e-15, ftol=1e-15
+    )
+    value = fit.value["g0"]
+    assert value == fit.value["g1"]
+    assert value <= oracle.cost * (1 + 1e-9)
+    separate = jl.fit(law, joined(*tables), shared=())
+    assert sum(separate.value.values()) < value
+    c, d = separate.coefs.values()
+    assert c.alpha != d.alpha
+    alone = jl.fit(law, tables[0])
+    assert separate.value["g0"] == pytest.approx(alone.value["all_data"], rel=1e-9)
+
+
+def test_bounds_are_kept_and_flagged():
+    runs = sft_runs(noise=0)
+    fit = jl.fit(SFT, runs, bounds={"L_inf": (1.2, None), "alpha": (None, 0.25)})
+    c = fit.coefs["all_data"]
+    assert (c.L_inf, c.alpha) == (1.2, 0.25)
+    size, loss = runs.values()
+    u = size**-0.25
+    assert pytest.approx(np.sum(u * (loss - 1.2)) / np.sum(u * u), rel=1e-9) == c.A
+    assert fit.flags["all_data"] == ("on a bound: L_inf, alpha",)
+    assert np.isnan(fit.stderr["all_data"].alpha)
+    assert np.isfinite(fit.stderr["all_data"].A)
+
+
+def test_covariance_is_that_of_curve_fit():
+    runs = sft_runs(40, 0.01)
+    fit = jl.fit(SFT, runs)
+    size, loss = runs.values()
+    best = flat(fit.coefs["all_data"])
+    _, covariance = curve_fit(lambda n, L, A, a: L + A * n**-a, size, loss, best)
+    np.testing.assert_allclose(fit.covariance["all_data"], covariance, rtol=1e-4)
+    np.testing.assert_allclose(flat(fit.stderr["all_data"]), np.sqrt(np.diag(covariance)), rtol=1e-4)
+    assert fit.freedom["all_data"] == 37
+
+
+def test_intervals_cover():
+    sets = 400
+    size = np.geomspace(200, 4e5, 25)
+    error = 1 + 0.005 * np.random.default_rng(0).normal(size=(sets, 25))
+    table = {
+        "sft_data_size": np.tile(size, sets),
+        "sft_loss": ((1 + 5 * size**-0.3) * error).ravel(),
+        "group": np.repeat([f"{i}" for i in range(sets)], 25),
+    }
+    fit = jl.fit(SFT, table, objective="relative")  # as the errors are
+    intervals = fit.interval(0.9)
+    for name, truth in {"L_inf": 1.0, "A": 5.0, "alpha": 0.3}.items():
+        low, high = np.array([[getattr(end, name) for end in ends] for ends in intervals.values()]).T
+        assert 0.86 < np.mean((low <= truth) & (truth <= high)) < 0.94  # 2.7 standard errors of a share of 400
+    ends = [jl.predict_interval(fit, group, sft_data_size=1e6) for group in fit.coefs]
+    low, _, high = np.array(ends).T
+    truth = 1 + 5 * 1e6**-0.3
+    assert 0.86 < np.mean((low <= truth) & (truth <= high)) < 0.94
+
+
+# Groups that cannot be fitted, and input that is refused.
+
+
+def test_bad_groups_are_flagged_and_the_others_fitted():
+    good = sft_runs()
+    one = {name: values[:1] for name, values in good.items()}
+    two = {name: values[:2] for name, values in good.items()}
+    constant = good | {"sft_data_size": np.full(14, 1000.0)}
+    repeated = {name: np.concatenate([values, values[:2]]) for name, values in good.items()}
+    fit = jl.fit(SFT, joined(good, one, two, constant, repeated))
+    alone = jl.fit(SFT, good)
+    assert fit.flags["g0"] == ()
+    np.testing.assert_allclose(flat(fit.coefs["g0"]), flat(alone.coefs["all_data"]), rtol=1e-7)
+    assert "1 runs for 3 coefficients" in " ".join(fit.flags["g1"])
+    assert "2 runs for 3 coefficients" in " ".join(fit.flags["g2"])
+    assert "the same in all runs: sft_data_size" in fit.flags["g3"]
+    assert "the runs do not tell" in " ".join(fit.flags["g3"])
+    assert np.isinf(fit.stderr["g3"].A)
+    assert fit.rank["g3"] < 3
+    assert "2 runs repeat another one" in fit.flags["g4"]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"sft_loss": np.full(14, np.nan)}, {}, "column 'sft_loss' is not a number"),
+        ({"sft_loss": np.full(14, np.inf)}, {}, "column 'sft_loss' is infinite: rows 0, 1"),
+        (
+            {"sft_loss": -np.ones(14)},
+            {"objective": "huber_log"},
+            "'sft_loss' must be positive for objective 'huber_log'",
+        ),
+        ({}, {"objective": "cubed"}, "objective must be one of 'squared'"),
+        ({}, {"fixed": {"L": 1}}, "sft has no coefficient 'L'; it has L_inf, A, alpha"),
+        ({}, {"fixed": {"L_inf": [1, 2]}}, r"fixed L_inf has shape \(2,\)"),
+        ({}, {"fixed": dict.fromkeys(("L_inf", "A", "alpha"), 1)}, "all coefficients are fixed"),
+        ({}, {"bounds": {"A": (2, 1)}}, "bounds of A leave nothing between 2 and 1"),
+        ({}, {"weights": np.ones(3)}, "weights must be one number per row, 14 of them"),
+        ({}, {"weights": -np.ones(14)}, "weights must be at least 0"),
+        ({}, {"starts": 0}, "at least one start"),
+        ({}, {"starts": {"A": [1.0]}}, "starts have no alpha"),
+        ({}, {"group": "grup"}, "no column 'grup'"),
+    ],
+)
+def test_bad_input_is_one_clear_error(change, options, message):
+    with pytest.raises(ValueError, match=message):
+        jl.fit(SFT, sft_runs() | change, **options)
+
+
+def test_missing_columns_and_empty_tables():
+    with pytest.raises(jl.DataError, match="no column 'sft_loss'"):
+        jl.fit(SFT, {"sft_data_size": [1.0, 2.0]})
+    with pytest.raises(jl.DataError, match="no rows"):
+        jl.fit(SFT, {"sft_data_size": np.zeros(0), "sft_loss": np.zeros(0)})
+    with pytest.raises(TypeError, match="a law such as"):
+        jl.fit("sft", sft_runs())
+
+
+# How it is computed.
+
+
+def test_fits_are_in_float64_whatever_jax_is_set_to():
+    fit = jl.fit(SFT, sft_runs(noise=0))
+    assert not jax.config.jax_enable_x64
+    np.testing.assert_allclose(flat(fit.coefs["all_data"]), [1, 5, 0.3], rtol=1e-9)
+
+
+def test_the_same_shape_is_compiled_once():
+    jl.fit(SFT, sft_runs(seed=1))
+    before = _compiled._cache_size()
+    jl.fit(SFT, sft_runs(seed=2))
+    assert _compiled._cache_size() == before
+
+
+def test_starts_fill_their_box_evenly():
+    points = spread([(0, 1), (1, 1e6)], 200, 0)
+    assert np.all((points >= [[0], [1]]) & (points <= [[1], [1e6]]))
+    counts, _, _ = np.histogram2d(points[0], np.log(points[1]) / np.log(1e6), bins=5, range=[[0, 1], [0, 1]])
+    assert counts.min() >= 4  # 8 on average
+    assert not np.array_equal(points, spread([(0, 1), (1, 1e6)], 200, 1))
+
+
+def test_other_sizes_than_the_published_ones():
+    law = jl.laws["data_mixing"]
+    random = np.random.default_rng(0)
+    p = random.dirichlet(np.ones(3), 40)
+    t = random.normal(size=(3, 3)) - 2 * np.eye(3)
+    loss = np.exp(0.3) + np.exp(p @ t.T)
+    table = {f"proportion_domain_{i + 1}": p[:, i] for i in range(3)}
+    table |= {f"loss_domain_{i + 1}": loss[:, i] for i in range(3)}
+    fit = jl.fit(law, table)
+    assert fit.coefs["all_data"].t.shape == (3, 3)
+    np.testing.assert_allclose(fit.coefs["all_data"].t, t, rtol=1e-5)
+    np.testing.assert_allclose(fit.coefs["all_data"].c, 0.3, rtol=1e-6)
+
+
+# Bootstrap and intervals.
+
+
+def test_a_draw_is_the_fit_to_the_runs_drawn():
+    fit = jl.fit(SFT, joined(sft_runs(14), sft_runs(20, seed=1)))
+    draws = jl.bootstrap(fit, 5, seed=3)
+    random = np.random.default_rng(3)
+    counts = [random.multinomial(n, np.full(n, 1 / n), 5) for n in (14, 20)]
+    for i in range(5):
+        again = jl.fit(SFT, joined(sft_runs(14), sft_runs(20, seed=1)), weights=np.concatenate([c[i] for c in counts]))
+        for name, coefs in again.coefs.items():
+            drawn = [getattr(draws.coefs[name], v.name)[i] for v in variables(SFT.coefs)]
+            np.testing.assert_allclose(drawn, flat(coefs), rtol=1e-6)
+
+
+def test_clusters_are_drawn_whole():
+    runs = joined(sft_runs(14), sft_runs(14, seed=1))
+    runs.pop("group")
+    fit = jl.fit(SFT, runs)
+    pairs = jl.bootstrap(fit, 300, clusters="sft_data_size")
+    labels = jl.bootstrap(fit, 300, clusters=np.tile(np.arange(14), 2))
+    np.testing.assert_array_equal(pairs.coefs["all_data"].A, labels.coefs["all_data"].A)
+    single = jl.bootstrap(fit, 300)
+    assert not np.array_equal(pairs.coefs["all_data"].A, single.coefs["all_data"].A)
+    with pytest.raises(ValueError, match="has no input 'seed'"):
+        jl.bootstrap(fit, 10, clusters="seed")
+    with pytest.raises(ValueError, match="at least 2 draws"):
+        jl.bootstrap(fit, 1)
+
+
+def test_intervals_of_predictions():
+    fit = jl.fit(SFT, sft_runs(40, 0.01))
+    c, size = fit.coefs["all_data"], np.array([[1e3, 1e6], [1e7, 1e8]])
+    low, middle, high = jl.predict_interval(fit, "all_data", sft_data_size=size)
+    np.testing.assert_allclose(middle, c.L_inf + c.A * size**-c.alpha, rtol=1e-12)
+    slope = np.stack([np.ones_like(size), size**-c.alpha, -c.A * np.log(size) * size**-c.alpha], -1)
+    error = np.sqrt(np.einsum("...i,ij,...j->...", slope, fit.covariance["all_data"], slope))
+    np.testing.assert_allclose(high - middle, 1.6871 * error, rtol=1e-4)  # Student's distribution, 37 degrees
+    np.testing.assert_allclose(middle - low, high - middle, rtol=1e-9)
+    wide = jl.predict_interval(fit, "all_data", sft_data_size=size, run=True)
+    assert np.all(wide.high > high)
+    draws = jl.bootstrap(fit, 400)
+    drawn = jl.predict_interval(draws, "all_data", sft_data_size=size)
+    coefs = draws.coefs["all_data"]
+    values = coefs.L_inf + coefs.A * size[..., None] ** -coefs.alpha
+    np.testing.assert_allclose(drawn.low, np.quantile(values, 0.05, -1), rtol=1e-6)
+    with pytest.raises(jl.UnknownNameError, match="unknown group of the fit 'b'"):
+        jl.predict_interval(fit, "b", sft_data_size=1e6)
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        jl.predict_interval(fit, "all_data", sft_data_size=1e6, level=90)
+
+
+def test_draws_go_through_searches():
+    law = jl.laws["chinchilla"]
+    random = np.random.default_rng(0)
+    n, d = 10.0 ** random.uniform([[8], [9]], [[10], [11]], (2, 60))
+    loss = np.asarray(law("besiroglu2024", params=n, tokens=d)) * (1 + 0.002 * random.normal(size=60))
+    fit = jl.fit(law, {"params": n, "tokens": d, "loss": loss}, objective="relative")
+    draws = jl.bootstrap(fit, 20)
+    plan = jl.allocate(law, draws.coefs["all_data"], budget=1e21)
+    assert plan.loss.shape == (20,)
+    c = draws.coefs["all_data"]
+    scale = (c.alpha * c.A / (c.beta * c.B)) ** (1 / (c.alpha + c.beta))
+    best = scale * (1e21 / 6) ** (c.beta / (c.alpha + c.beta))
+    np.testing.assert_allclose(plan.inputs.params, best, rtol=1e-5)
