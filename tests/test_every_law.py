@@ -27,6 +27,7 @@ FALLS_WITH = {
     "parallel": ("num_params", "parallel_size"),
     "data_constrained": ("params", "tokens"),
     "sft": ("sft_data_size",),
+    "sft_saturated": ("sft_data_size",),
 }
 
 

@@ -87,6 +87,7 @@ def test_formulas_count():
         "moe": 2,
         "parallel": 2,
         "sft": 1,
+        "sft_saturated": 0,
     }
 
 
