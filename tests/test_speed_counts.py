@@ -82,6 +82,7 @@ def test_formulas_count():
     assert {name: powers_of(law) for name, law in jl.laws.items()} == {
         "chinchilla": 2,
         "data_constrained": 4,
+        "data_constrained_overfit": 2,
         "data_mixing": 0,
         "domain_mixture": 0,
         "moe": 2,
