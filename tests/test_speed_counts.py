@@ -86,6 +86,7 @@ def test_formulas_count():
         "data_mixing": 0,
         "domain_mixture": 0,
         "moe": 2,
+        "moe_onset": 2,
         "parallel": 2,
         "sft": 1,
         "sft_saturated": 0,
