@@ -85,6 +85,7 @@ def test_formulas_count():
         "data_constrained_overfit": 2,
         "data_mixing": 0,
         "domain_mixture": 0,
+        "domain_mixture_power": 0,
         "moe": 2,
         "moe_onset": 2,
         "parallel": 2,
