@@ -26,7 +26,7 @@ FALLS_WITH = {
     "moe": ("dense_parameter_count", "num_experts"),
     "moe_onset": ("dense_parameter_count", "num_experts"),
     "parallel": ("num_params", "parallel_size"),
-    "parallel_root": ("num_params", "parallel_size"),
+    "parallel_square_root": ("num_params", "parallel_size"),
     "data_constrained": ("params", "tokens"),
     "data_constrained_overfit": ("unique_tokens",),
     "sft": ("sft_data_size",),

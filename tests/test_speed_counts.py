@@ -89,7 +89,7 @@ def test_formulas_count():
         "moe": 2,
         "moe_onset": 2,
         "parallel": 2,
-        "parallel_root": 1,
+        "parallel_square_root": 1,
         "sft": 1,
         "sft_saturated": 0,
     }
