@@ -39,5 +39,5 @@ def formula(law, coefs, record, row):
     for v in variables(law.inputs):
         value = np.asarray(getattr(record, v.name), np.float64)[row]
         values[v.name] = value if v.floor is None else np.maximum(value, v.floor)
-    functions = {name: getattr(np, name) for name in ("log", "exp", "sum", "maximum", "minimum")}
+    functions = {name: getattr(np, name) for name in ("log", "exp", "sqrt", "sum", "maximum", "minimum")}
     return eval(law.formula, {"__builtins__": {}}, functions | values)

@@ -24,9 +24,13 @@ ROWS = 20
 # Inputs that the loss falls with, over the whole of the fitted range.
 FALLS_WITH = {
     "moe": ("dense_parameter_count", "num_experts"),
+    "moe_onset": ("dense_parameter_count", "num_experts"),
     "parallel": ("num_params", "parallel_size"),
+    "parallel_square_root": ("num_params", "parallel_size"),
     "data_constrained": ("params", "tokens"),
+    "data_constrained_overfit": ("unique_tokens",),
     "sft": ("sft_data_size",),
+    "sft_saturated": ("sft_data_size",),
 }
 
 

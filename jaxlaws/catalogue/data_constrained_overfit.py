@@ -1,0 +1,87 @@
+"""Loss of a model trained on several passes over a limited number of unique tokens, which it may overfit."""
+
+from math import inf
+
+import jax.numpy as jnp
+
+from jaxlaws.law import Law, Scalar, Source, mean, record, var
+from jaxlaws.numerics import at_least, log, power
+
+FLOOR = 1e-18
+FLOOR_UNIQUE = 1.0
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    params: Scalar = var("parameters", unit="parameters", range=(7098752, 3899710720), floor=FLOOR, missing=0.0)
+    tokens: Scalar = var(
+        "training tokens, repeats included", unit="tokens", range=(1e8, 3e11), floor=FLOOR, missing=0.0
+    )
+    unique_tokens: Scalar = var("distinct tokens", unit="tokens", range=(1e8, 1.74e11), floor=FLOOR_UNIQUE, missing=1.0)
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf), start=(0, 2.5))
+    A: Scalar = var("weight of 1e9 parameters", bounds=(0, inf), start=(0.1, 1))
+    B: Scalar = var("weight of 1e9 tokens", bounds=(0, inf), start=(0.5, 5))
+    C: Scalar = var("weight of a parameter per distinct token", bounds=(0, inf), start=(0.1, 2))
+    alpha: Scalar = var("exponent of params and tokens", bounds=(0, inf), start=(0.2, 1))
+    passes: Scalar = var("passes after which overfitting levels off", unit="epochs", bounds=(1, 1e4), start=(30, 300))
+    k: Scalar = var("exponent of the sum", bounds=(0, inf), start=(0.4, 1.2))
+
+
+@record
+class Outputs:
+    """Outputs of the law."""
+
+    loss: Scalar = var("validation loss", unit="nat/token")
+
+
+def loss(c: Coefs, x: Inputs) -> Scalar:
+    """The loss of one configuration."""
+    params, tokens = at_least(x.params, FLOOR), at_least(x.tokens, FLOOR)
+    unique = at_least(x.unique_tokens, FLOOR_UNIQUE)
+    epochs = tokens / unique
+    overfit = c.C * (params / unique) * (epochs / jnp.sqrt(epochs * epochs + c.passes * c.passes))
+    above = c.A * power(params / 1e9, -c.alpha) + c.B * power(tokens / 1e9, -c.alpha) + overfit
+    return c.E + jnp.exp(c.k * log(above))
+
+
+LAW = Law(
+    title="loss on repeated data, overfitting included",
+    fn=loss,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={
+        "all_data": Coefs(
+            E=2.213172605273344,
+            A=0.21749037358704792,
+            B=1.9296154800632672,
+            C=0.8899050902202987,
+            alpha=0.6012037613232171,
+            passes=154.4714677654867,
+            k=0.7217943089377447,
+        ),
+    },
+    fallback=mean,
+    formula="E + exp(k*log(A*(params/1e9)**-alpha + B*(tokens/1e9)**-alpha + C*params*tokens/unique_tokens"
+    "/sqrt(tokens*tokens + passes*passes*unique_tokens*unique_tokens)))",
+    objective="huber_log",
+    source=Source(
+        reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"
+    ),
+    golden=(
+        (
+            "all_data",
+            {"params": 2810000000.0, "tokens": 40000000000.0, "unique_tokens": 4000000000.0},
+            {"loss": 2.6984912386629403},
+        ),
+        ("all_data", {"params": 146500000.0, "tokens": 1.74e11, "unique_tokens": 1e8}, {"loss": 3.907131059609568}),
+    ),
+)

@@ -1,0 +1,85 @@
+"""Loss of a mixture-of-experts model, where the first few experts bring less than those that follow."""
+
+from math import inf
+
+from jaxlaws.law import Law, Scalar, Source, mean, record, var
+from jaxlaws.numerics import at_least, power
+
+FLOOR = 1.0
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    dense_parameter_count: Scalar = var(
+        "parameters of the dense model that the experts are added to",
+        unit="parameters",
+        range=(16527360, 368123904),
+        floor=FLOOR,
+        missing=0.0,
+    )
+    num_experts: Scalar = var(
+        "experts per layer", unit="experts", range=(1, 512), floor=FLOOR, missing=0.0, integer=True
+    )
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
+    A: Scalar = var("weight of the power law", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of dense_parameter_count", bounds=(0, inf), start=(0.1, 0.6))
+    beta: Scalar = var("exponent of many experts", bounds=(0, inf), start=(0.05, 0.5))
+    e0: Scalar = var("experts that the dense model is worth", unit="experts", bounds=(0, inf), start=(0, 30))
+
+
+@record
+class Outputs:
+    """Outputs of the law."""
+
+    loss_validation: Scalar = var("validation loss", unit="nat/token")
+
+
+def loss(c: Coefs, x: Inputs) -> Scalar:
+    """The loss of one configuration."""
+    size = power(at_least(x.dense_parameter_count, FLOOR) / 1e8, -c.alpha)
+    experts = power(at_least(x.num_experts, FLOOR) + c.e0, -c.beta)
+    return c.E + c.A * size * experts
+
+
+LAW = Law(
+    title="loss of a mixture of experts, level at few",
+    fn=loss,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={
+        "all_data": Coefs(
+            E=1.6979667089277484,
+            A=1.104606202752379,
+            alpha=0.21837249747409423,
+            beta=0.09660643254352848,
+            e0=2.0809012238134703,
+        ),
+    },
+    fallback=mean,
+    formula="E + A*(dense_parameter_count/1e8)**-alpha*(num_experts + e0)**-beta",
+    objective="relative",
+    source=Source(
+        reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"
+    ),
+    golden=(
+        (
+            "all_data",
+            {"dense_parameter_count": 132163584.0, "num_experts": 32},
+            {"loss_validation": 2.4370775329472805},
+        ),
+        (
+            "all_data",
+            {"dense_parameter_count": 368123904, "num_experts": 512},
+            {"loss_validation": 2.152647776795391},
+        ),
+    ),
+)

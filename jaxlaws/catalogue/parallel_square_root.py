@@ -1,0 +1,82 @@
+"""Loss of a model that runs several parallel streams over each input, whose gain goes with the root of their number."""
+
+from math import inf
+
+import jax.numpy as jnp
+
+from jaxlaws.law import Law, Scalar, Source, mean, record, var
+from jaxlaws.numerics import at_least, power
+
+FLOOR = 1e-12
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    num_params: Scalar = var(
+        "non-embedding parameters",
+        unit="parameters",
+        range=(535813376, 4383854084),
+        floor=FLOOR,
+        aliases=("n_params", "params", "n"),
+    )
+    parallel_size: Scalar = var(
+        "parallel streams",
+        range=(1, 4),
+        floor=FLOOR,
+        integer=True,
+        aliases=("p", "degree", "mp_size", "world_size"),
+    )
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
+    A: Scalar = var("weight of the model size", unit="nat/token", bounds=(0, inf))
+    B: Scalar = var("weight of the streams", unit="nat/token", bounds=(0, inf))
+    C: Scalar = var("weight of size and streams together", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of num_params", shared=True, bounds=(0, inf), start=(0.1, 0.6))
+
+
+@record
+class Outputs:
+    """Outputs of the law."""
+
+    loss: Scalar = var("validation loss", unit="nat/token")
+
+
+def loss(c: Coefs, x: Inputs) -> Scalar:
+    """The loss of one configuration."""
+    size = power(at_least(x.num_params, FLOOR) / 1e9, -c.alpha)
+    return c.E + c.A * size + (c.B + c.C * size) / jnp.sqrt(at_least(x.parallel_size, FLOOR))
+
+
+ALPHA = 0.260635588766543
+
+LAW = Law(
+    title="loss with parallel streams, by their root",
+    fn=loss,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={
+        "pile": Coefs(
+            E=1.3971523563981234, A=0.5139086696093331, B=0.07960348759077167, C=0.024017360347044586, alpha=ALPHA
+        ),
+        "stack": Coefs(
+            E=0.7642130090960518, A=0.2857685928351621, B=0.04501076891964158, C=0.02297312616611188, alpha=ALPHA
+        ),
+    },
+    fallback=mean,
+    formula="E + A*(num_params/1e9)**-alpha + (B + C*(num_params/1e9)**-alpha)/sqrt(parallel_size)",
+    source=Source(
+        reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"
+    ),
+    golden=(
+        ("pile", {"num_params": 1000000000.0, "parallel_size": 8}, {"loss": 1.9476965281320215}),
+        ("stack", {"num_params": 1000000000.0, "parallel_size": 8}, {"loss": 1.0740175385445194}),
+    ),
+)
