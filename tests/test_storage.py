@@ -38,8 +38,8 @@ def fit_of(law, coefs, stderr, **facts):
     runs = Runs(law=law, groups=tuple(coefs), group=np.zeros(3, int), inputs=inputs, measured=inputs, weights=weights)
     each = {"value": 0.5, "converged": True, "share": 1.0, "flags": ()} | facts
     of_groups = {key: dict.fromkeys(coefs, value) for key, value in each.items()}
-    others = dict.fromkeys(("covariance", "names", "rank", "condition", "freedom", "residuals", "scores", "form", "fixed"))
-    return jl.Fit(law=law, coefs=coefs, stderr=stderr, objective="squared", runs=runs, **of_groups, **others)
+    known = {"law": law, "coefs": coefs, "stderr": stderr, "objective": "squared", "runs": runs, **of_groups}
+    return jl.Fit(**dict.fromkeys(field.name for field in dataclasses.fields(jl.Fit)) | known)
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -24,6 +24,7 @@ from jaxlaws.cli.shared import (
     output_format,
     print_json,
     print_table,
+    seed,
     usual_format,
     warn,
 )
@@ -88,7 +89,7 @@ def add_commands(command: Command) -> None:
     )
     sub.add_argument("law", metavar="LAW")
     sub.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
-    sub.add_argument("--seed", metavar="N", type=_seed, default=0, help="which random ones (default 0)")
+    sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which random ones (default 0)")
     sub.add_argument("-o", "--output", metavar="OUT", default="-", help="file to write (default: standard output)")
     sub.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
     sub.set_defaults(json=False)
@@ -120,12 +121,6 @@ def _output_arguments(sub: Any) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "output_format",
     "print_json",
     "print_table",
+    "seed",
     "usual_format",
     "warn",
 ]
@@ -59,6 +60,13 @@ def floats(text: str) -> list[float]:
         return [float(x) for x in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.5,1") from None
+
+
+def seed(text: str) -> int:
+    """Which random numbers there are."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def warn(message: object) -> None:

@@ -210,7 +210,8 @@ def fit_runs(
         bad = np.any(runs.measured <= 0, axis=1)
         if bad.any():
             columns = " and ".join(map(repr, law.output_columns))
-            raise DataError(f"column {columns} must be positive for objective {objective!r}: {rows_text(bad, 0)}")
+            rows = rows_text(bad, runs.first_row)
+            raise DataError(f"column {columns} must be positive for objective {objective!r}: {rows}")
     known = [v.name for v in variables(law.coefs)]
     common = [v.name for v in variables(law.coefs) if v.shared] if shared is None else list(shared)
     for name in (*common, *(fixed or {}), *(bounds or {})):
