@@ -17,6 +17,8 @@ from jaxlaws.cli.shared import (
     FORMATS,
     Command,
     attended,
+    chosen_law,
+    coefs_argument,
     file_arguments,
     floats,
     known_group,
@@ -73,7 +75,8 @@ def add_commands(command: Command) -> None:
         "evaluate",
         _evaluate,
         "score a law on a table of measured runs",
-        "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json",
+        "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json\n"
+        "jaxlaws evaluate sft held-out.csv --coefs coefs.json",
         "The table holds the inputs and the measured outputs. R2, NMSE and NMAE as in SLDBench: per output over all\n"
         "rows, averaged over outputs.",
     )
@@ -106,6 +109,7 @@ def _table_arguments(sub: Any, grid: bool = True) -> None:
     group.add_argument(
         "--group-column", metavar="C", help='column with the group of each row (default "group", where there is one)'
     )
+    coefs_argument(sub)
     sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
 
 
@@ -138,7 +142,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 
     from jaxlaws import files
 
-    law = laws[args.law]
+    law = chosen_law(args, "--strict" if args.strict else "")
     group = _group(law, args)
     if args.weights is not None and "value" in verbs and len(verbs) == 1:
         raise DataError("--weights are those of the outputs in a derivative; --gradients is missing")
@@ -198,7 +202,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from jaxlaws import files
 
-    law = laws[args.law]
+    law = chosen_law(args)
     group = _group(law, args)
     tally = Tally(law)
     first_row = 1
