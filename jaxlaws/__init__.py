@@ -15,6 +15,7 @@ from jaxlaws.evaluation import (
 from jaxlaws.fitting.bootstrap import Draws, bootstrap
 from jaxlaws.fitting.estimation import Fit, fit
 from jaxlaws.fitting.intervals import Interval, predict_interval
+from jaxlaws.fitting.storage import read_coefs
 from jaxlaws.law import (
     Law,
     Matrix,
@@ -72,6 +73,7 @@ __all__ = [
     "predict",
     "predict_interval",
     "predict_table",
+    "read_coefs",
     "read_table",
     "record",
     "sldbench",

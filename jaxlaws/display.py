@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "screen_width", "table_width"]
 
 
 def print_table(
@@ -35,9 +36,19 @@ def print_table(
     console.print(table, width=max(least, console.width), crop=False)
 
 
+def table_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """How wide a table is where nothing is folded."""
+    return sum(max(map(len, column)) + 3 for column in zip(header, *rows, strict=True)) - 3
+
+
+def screen_width() -> int:
+    """How wide standard output is: that of the terminal, or elsewhere what is well read."""
+    return Console().width if sys.stdout.isatty() else 100
+
+
 def _is_number(text: str) -> bool:
-    try:
-        float(text or 0)
+    try:  # also a number with its error, as 0.35 ± 0.02 or 0.35(2)
+        list(map(float, re.sub(r"\(\d+\)$", "", text or "0").split("±")))
     except ValueError:
         return False
     return True

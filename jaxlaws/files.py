@@ -30,7 +30,18 @@ import pyarrow.parquet as pq
 from jaxlaws.saved import SavedDataset
 from jaxlaws.tables import DataError
 
-__all__ = ["FORMATS", "Reader", "Writer", "ahead", "format_of", "open_reader", "open_writer", "parsed", "read_whole"]
+__all__ = [
+    "FORMATS",
+    "Reader",
+    "Writer",
+    "ahead",
+    "format_of",
+    "open_reader",
+    "open_writer",
+    "parsed",
+    "read_whole",
+    "whole_file",
+]
 
 FORMATS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
@@ -565,7 +576,7 @@ def open_writer(path: str, format: str, compression: str | None = None, like: An
     Raises:
         OSError: The file cannot be written.
     """
-    with contextlib.nullcontext(sys.stdout.buffer) if path == "-" else _whole_file(path) as file:
+    with contextlib.nullcontext(sys.stdout.buffer) if path == "-" else whole_file(path) as file:
         writer = Writer(file, format, path, compression, like)
         try:
             yield writer
@@ -576,7 +587,12 @@ def open_writer(path: str, format: str, compression: str | None = None, like: An
 
 
 @contextlib.contextmanager
-def _whole_file(path: str) -> Iterator[Any]:
+def whole_file(path: str) -> Iterator[Any]:
+    """Open a file of bytes for writing that appears under its name when it is whole, and not at all after an error.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe is written to, not replaced
         with _opened(path, path) as file:
             yield file

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import jax
 
 import jaxlaws
-from jaxlaws.cli import about, allocation, mixture, prediction
+from jaxlaws.cli import about, allocation, fitting, mixture, prediction
 from jaxlaws.cli.shared import NotFoundError
 from jaxlaws.law import UnknownNameError
 from jaxlaws.tables import DataError
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; by default those of the process.
 
     Returns:
-        The exit status: 0, 1 for a search without an answer, or 2 for bad input.
+        The exit status: 0, 1 for a search or a fit without an answer, or 2 for bad input.
     """
     if argv is None:
         _settle()
@@ -131,6 +131,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (about, prediction, mixture, allocation):
+    for module in (about, prediction, fitting, mixture, allocation):
         module.add_commands(command)
     return parser

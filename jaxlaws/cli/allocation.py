@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlaws.catalogue import laws
 from jaxlaws.cli.search import (
     Axis,
     Problems,
@@ -24,7 +23,7 @@ from jaxlaws.cli.search import (
     warn_of_range,
     write,
 )
-from jaxlaws.cli.shared import Command, output_format
+from jaxlaws.cli.shared import Command, chosen_law, output_format
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.optimize import costs
 from jaxlaws.optimize.allocation import allocate
@@ -112,7 +111,7 @@ def _numbers_of_costs() -> dict[str, list[str]]:
 
 def _allocate(args: argparse.Namespace) -> None:
     output_format(args)  # what is wrong with it is told before the search
-    law = laws[args.law]
+    law = chosen_law(args, "--in-range" if args.in_range else "")
     inputs = variables(law.inputs)
     parameters = list(_numbers_of_costs())
     numbers = ["budget", "target", "max_epochs", *parameters, *(name for v in inputs for name in (v.name, *v.aliases))]

@@ -27,7 +27,7 @@ from jaxlaws.cli.search import (
     warn_of_range,
     write,
 )
-from jaxlaws.cli.shared import Command, output_format
+from jaxlaws.cli.shared import Command, chosen_law, output_format
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.tables import DataError
@@ -128,7 +128,7 @@ class _Search(NamedTuple):
 
 def _mixture(args: argparse.Namespace) -> None:
     output_format(args)  # what is wrong with it is told before the search
-    law = laws[args.law]
+    law = chosen_law(args, "--in-range" if args.in_range else "")
     simplex = _simplex(law)
     search = _search(law, simplex, args)
     problems, options = search.problems, search.options

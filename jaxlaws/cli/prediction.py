@@ -17,6 +17,8 @@ from jaxlaws.cli.shared import (
     FORMATS,
     Command,
     attended,
+    chosen_law,
+    coefs_argument,
     file_arguments,
     floats,
     known_group,
@@ -24,6 +26,7 @@ from jaxlaws.cli.shared import (
     output_format,
     print_json,
     print_table,
+    seed,
     usual_format,
     warn,
 )
@@ -72,7 +75,8 @@ def add_commands(command: Command) -> None:
         "evaluate",
         _evaluate,
         "score a law on a table of measured runs",
-        "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json",
+        "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json\n"
+        "jaxlaws evaluate sft held-out.csv --coefs coefs.json",
         "The table holds the inputs and the measured outputs. R2, NMSE and NMAE as in SLDBench: per output over all\n"
         "rows, averaged over outputs.",
     )
@@ -88,7 +92,7 @@ def add_commands(command: Command) -> None:
     )
     sub.add_argument("law", metavar="LAW")
     sub.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
-    sub.add_argument("--seed", metavar="N", type=_seed, default=0, help="which random ones (default 0)")
+    sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which random ones (default 0)")
     sub.add_argument("-o", "--output", metavar="OUT", default="-", help="file to write (default: standard output)")
     sub.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
     sub.set_defaults(json=False)
@@ -105,6 +109,7 @@ def _table_arguments(sub: Any, grid: bool = True) -> None:
     group.add_argument(
         "--group-column", metavar="C", help='column with the group of each row (default "group", where there is one)'
     )
+    coefs_argument(sub)
     sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
 
 
@@ -123,12 +128,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
 def _predict(args: argparse.Namespace) -> None:
     _transform(args, ("value", "gradient") if args.gradients else ("value",))
 
@@ -143,7 +142,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 
     from jaxlaws import files
 
-    law = laws[args.law]
+    law = chosen_law(args, "--strict" if args.strict else "")
     group = _group(law, args)
     if args.weights is not None and "value" in verbs and len(verbs) == 1:
         raise DataError("--weights are those of the outputs in a derivative; --gradients is missing")
@@ -203,7 +202,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from jaxlaws import files
 
-    law = laws[args.law]
+    law = chosen_law(args)
     group = _group(law, args)
     tally = Tally(law)
     first_row = 1

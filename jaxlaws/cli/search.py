@@ -17,6 +17,7 @@ from jaxlaws import tables
 from jaxlaws.cli.shared import (
     FORMATS,
     NotFoundError,
+    coefs_argument,
     file_arguments,
     floats,
     known_group,
@@ -61,6 +62,7 @@ def search_arguments(sub: Any) -> None:
         dest="groups",
         help="group of the law; may be given several times (default: all)",
     )
+    coefs_argument(sub)
     sub.add_argument("--in-range", action="store_true", help="search only the range that the law was fitted on")
     file_arguments(sub)
 

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from jaxlaws.law import Law, UnknownNameError
+from jaxlaws.catalogue import laws
+from jaxlaws.law import Law, UnknownNameError, variables
 from jaxlaws.tables import DataError
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "Command",
     "NotFoundError",
     "attended",
+    "chosen_law",
+    "coefs_argument",
     "file_arguments",
     "floats",
     "grid",
@@ -31,6 +34,7 @@ __all__ = [
     "output_format",
     "print_json",
     "print_table",
+    "seed",
     "usual_format",
     "warn",
 ]
@@ -53,12 +57,41 @@ def file_arguments(sub: Any) -> None:
     form.add_argument("--json", action="store_true", help="the same as --to jsonl")
 
 
+def coefs_argument(sub: Any) -> None:
+    """The option that names coefficients of the user's own."""
+    about = 'use the groups in this file, which "jaxlaws fit -o" wrote, in place of those of the law'
+    sub.add_argument("--coefs", metavar="COEFS", help=about)
+
+
+def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
+    """The law that the arguments name, with the groups of a file if they name one.
+
+    With `ranged`, the name of an option that needs it, the file must say which range it was fitted on.
+    """
+    from jaxlaws.fitting.storage import read_law
+
+    law = laws[args.law]
+    if args.coefs is None:
+        return law
+    law = read_law(args.coefs, law)
+    if ranged and any(v.range is None for v in variables(law.inputs)):
+        raise DataError(f"{args.coefs}: there is no 'range' that the coefficients were fitted on, as {ranged} needs")
+    return law
+
+
 def floats(text: str) -> list[float]:
     """The numbers in a text like 0.5,1."""
     try:
         return [float(x) for x in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.5,1") from None
+
+
+def seed(text: str) -> int:
+    """Which random numbers there are."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def warn(message: object) -> None:

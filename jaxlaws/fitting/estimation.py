@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxlaws.fitting.form import Form, form_of
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found
 from jaxlaws.fitting.runs import Runs, read_runs
 from jaxlaws.fitting.starts import solve_all, spread
+from jaxlaws.fitting.storage import write_coefs
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import Scores, scores_of
 from jaxlaws.tables import DataError, rows_text
@@ -91,6 +93,19 @@ class Fit:
             )
             found[name] = low, high
         return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the coefficients to a file in JSON, with what is known of them; whole, or not at all.
+
+        [`read_coefs`][jaxlaws.read_coefs] reads them back bit for bit.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        write_coefs(self, path)
 
 
 def check_level(level: float) -> float:
@@ -195,7 +210,8 @@ def fit_runs(
         bad = np.any(runs.measured <= 0, axis=1)
         if bad.any():
             columns = " and ".join(map(repr, law.output_columns))
-            raise DataError(f"column {columns} must be positive for objective {objective!r}: {rows_text(bad, 0)}")
+            rows = rows_text(bad, runs.first_row)
+            raise DataError(f"column {columns} must be positive for objective {objective!r}: {rows}")
     known = [v.name for v in variables(law.coefs)]
     common = [v.name for v in variables(law.coefs) if v.shared] if shared is None else list(shared)
     for name in (*common, *(fixed or {}), *(bounds or {})):

@@ -1,0 +1,274 @@
+"""Fitted coefficients in files."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxlaws.catalogue import laws
+from jaxlaws.law import Law, UnknownNameError, Var, as_dict, variables
+from jaxlaws.tables import DataError
+
+if TYPE_CHECKING:
+    from jaxlaws.fitting.estimation import Fit
+
+__all__ = ["coefs_text", "read_coefs", "read_law", "write_coefs"]
+
+TWICE = object()  # in place of a value whose key an object has more than once
+
+
+def write_coefs(fit: Fit, path: str | os.PathLike[str]) -> None:
+    """Write the coefficients of a fit to a file, with what is known of them; whole, or not at all.
+
+    Args:
+        fit: The fit.
+        path: The file, in JSON. Numbers read back bit for bit; those that JSON has not are null.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from jaxlaws import files
+
+    with files.whole_file(os.fspath(path)) as file:
+        file.write(coefs_text(fit).encode())
+
+
+def coefs_text(fit: Fit) -> str:
+    """What `write_coefs` writes."""
+    groups = {
+        name: {
+            "coefs": as_dict(fit.coefs[name]),
+            "stderr": as_dict(fit.stderr[name]),
+            "value": fit.value[name],
+            "converged": fit.converged[name],
+            "share": fit.share[name],
+            "flags": list(fit.flags[name]),
+        }
+        for name in fit.coefs
+    }
+    content = {"law": fit.law.name, "objective": fit.objective, "range": _range(fit), "groups": groups}
+    return _json(content) + "\n"
+
+
+def _range(fit: Fit) -> dict[str, list[float]]:
+    """The least and the largest value of each input in the runs that count."""
+    law, runs = fit.law, fit.runs
+    used = runs.weights > 0
+    inputs = [np.reshape(getattr(runs.inputs, v.name), (len(used), -1))[used] for v in variables(law.inputs)]
+    columns = np.concatenate(inputs, axis=1).T
+    return {name: [values.min(), values.max()] for name, values in zip(law.input_columns, columns, strict=True)}
+
+
+def _json(value: Any, indent: str = "") -> str:
+    """JSON with a line per entry of an object and per row of a matrix."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {_json(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "[\n" + ",\n".join(inner + _json(row, inner) for row in value) + f"\n{indent}]"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    known = not isinstance(value, float) or math.isfinite(value)
+    return json.dumps(value if known else None, ensure_ascii=False)
+
+
+def read_coefs(path: str | os.PathLike[str], law: Law | None = None) -> dict[str, Any]:
+    r"""The coefficients in a file, as `fit.save` and `jaxlaws fit -o` write them.
+
+    Args:
+        path: The file, in JSON: `{"law": name, "groups": {group: {"coefs": {name: value}}}}`, and anything beside. If
+            `law` is given, also just `{group: {name: value}}`.
+        law: The law; by default the one of the catalogue that the file names.
+
+    Returns:
+        The coefficients of each group: take them wherever a group is asked for.
+
+    Raises:
+        DataError: The file is damaged, of another law, or a coefficient is missing, unknown or not of its shape; the
+            message names the file, the group and the coefficient.
+        OSError: The file cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import jaxlaws as jl
+        >>> law = jl.laws["sft"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "coefs.json")
+        ...     _ = path.write_text('{"my model": {"L_inf": 1.5, "A": 4, "alpha": 0.2}}')
+        ...     coefs = jl.read_coefs(path, law)
+        >>> coefs
+        {'my model': Coefs(L_inf=1.5, A=4.0, alpha=0.2)}
+        >>> print(law(coefs["my model"], sft_data_size=[1e3, 1e5]))
+        [2.5047... 1.9]
+    """
+    name = os.fspath(path)
+    content = _content(name)
+    return _groups(name, content, _law_of(name, content, law))
+
+
+def read_law(path: str, law: Law) -> Law:
+    """The law with the groups of a file in place of its own, and the range that these were fitted on, if it is told."""
+    content = _content(path)
+    groups = _groups(path, content, law)
+    found = dataclasses.replace(law, groups=groups, fallback=None, golden=())
+    ranges = _object(content.get("range", {}), path, "range") if _is_told(content) else {}
+    return dataclasses.replace(found, inputs=_with_ranges(found, ranges, path))
+
+
+def _with_ranges(law: Law, ranges: Mapping[str, Any], path: str) -> Any:
+    """The record class of the inputs with other ranges."""
+
+    def ends(column: str) -> tuple[float, ...]:
+        value = ranges[column]
+        if not isinstance(value, list) or len(value) != 2:
+            raise DataError(f"{path}: range, {column}: two numbers are needed, not {_shown(value)}")
+        return tuple(_number(end, path, f"range, {column}") for end in value)
+
+    fields = []
+    for v in variables(law.inputs):
+        known: tuple[Any, Any] | None = None
+        names = v.column_names(law.sizes)
+        if all(name in ranges for name in names):
+            low, high = zip(*map(ends, names), strict=True)
+            known = (low, high) if v.shape else (low[0], high[0])
+        about = dataclasses.field(metadata={"var": dataclasses.replace(v, range=known)})
+        fields.append((v.name, Any, about))
+    made = dataclasses.make_dataclass(law.inputs.__name__, fields, frozen=True, kw_only=True, eq=False)
+    return jax.tree_util.register_dataclass(made)
+
+
+# Reading, which trusts nothing.
+
+
+def _content(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file, object_pairs_hook=_pairs)
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: the text is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: this is not JSON: {error}") from None
+    return _object(content, path, "")
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found[key] = TWICE if key in found else value
+    return found
+
+
+def _is_told(content: Mapping[str, Any]) -> bool:
+    """Whether the file says which law its coefficients are of; else its keys are groups."""
+    return "law" in content and not isinstance(content["law"], dict)
+
+
+def _law_of(path: str, content: Mapping[str, Any], law: Law | None) -> Law:
+    if law is not None:
+        return law
+    if not _is_told(content):
+        raise DataError(f"{path}: the file does not say which law its coefficients are of; give law=")
+    name = content["law"]
+    if not isinstance(name, str):
+        raise DataError(f"{path}: law: a name is needed, not {_shown(name)}")
+    if name not in laws:
+        raise DataError(f"{path}: {UnknownNameError.of('law', name, laws)}; for another one, give law=")
+    return laws[name]
+
+
+def _groups(path: str, content: Mapping[str, Any], law: Law) -> dict[str, Any]:
+    told = _is_told(content)
+    if told and content["law"] != law.name:
+        raise DataError(f"{path}: these are coefficients of {_shown(content['law'])}, not of {law.name!r}")
+    if told and "groups" not in content:
+        raise DataError(f"{path}: there is no 'groups'")
+    groups = _object(content["groups"], path, "groups") if told else content
+    if not groups:
+        raise DataError(f"{path}: there are no groups")
+    sizes: dict[str, int] = {}
+    found = {}
+    for name, entry in groups.items():
+        where = f"group {name!r}"
+        entry = _object(entry, path, where)
+        if told:
+            if "coefs" not in entry:
+                raise DataError(f"{path}: {where}: there is no 'coefs'")
+            entry = _object(entry["coefs"], path, f"{where}, coefs")
+        found[name] = _record(law, entry, sizes, path, where)
+    return found
+
+
+def _record(law: Law, entry: Mapping[str, Any], sizes: dict[str, int], path: str, where: str) -> Any:
+    known = {v.name: v for v in variables(law.coefs)}
+    for name in entry:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"{law.name} has {', '.join(known)}"
+            raise DataError(f"{path}: {where}: unknown coefficient {name!r}; {hint}")
+    for name in known:
+        if name not in entry:
+            raise DataError(f"{path}: {where}: coefficient {name!r} is missing")
+    return law.coefs(**{name: _value(v, entry[name], sizes, path, f"{where}, {name}") for name, v in known.items()})
+
+
+def _value(v: Var, value: Any, sizes: dict[str, int], path: str, where: str) -> Any:
+    """A float, or an array whose axes have the sizes that they have elsewhere in the file."""
+
+    def nested(value: Any, depth: int) -> Any:
+        if depth == 0:
+            return _number(value, path, where)
+        if not isinstance(value, list) or not value:
+            kind = "numbers" if depth == 1 else "rows of numbers"
+            raise DataError(f"{path}: {where}: a list of {kind} is needed, not {_shown(value)}")
+        rows = [nested(row, depth - 1) for row in value]
+        if depth > 1 and len({len(row) for row in rows}) > 1:
+            raise DataError(f"{path}: {where}: the rows have different lengths")
+        return rows
+
+    found = nested(value, len(v.shape))
+    if not v.shape:
+        return found
+    array = np.array(found, np.float64)
+    want = tuple(sizes.setdefault(axis, size) for axis, size in zip(v.shape, array.shape, strict=True))
+    if array.shape != want:
+        raise DataError(f"{path}: {where}: the shape is {array.shape}, where {want} is needed")
+    return array
+
+
+def _number(value: Any, path: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"{path}: {where}: a number is needed, not {_shown(value)}")
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise DataError(f"{path}: {where}: a finite number is needed, not {_shown(value)}")
+    return found
+
+
+def _object(value: Any, path: str, where: str) -> dict[str, Any]:
+    where = f"{where}: " if where else ""
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: {where}an object is needed, not {_shown(value)}")
+    for key, item in value.items():
+        if item is TWICE:
+            raise DataError(f"{path}: {where}{key!r} is given twice")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value of JSON in a message."""
+    if isinstance(value, (list, dict)):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    text = repr(value) if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
