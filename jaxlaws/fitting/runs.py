@@ -30,6 +30,7 @@ class Runs:
         inputs: Inputs, [run, ...].
         measured: Outputs, [run, output].
         weights: Weights, [run].
+        first_row: What errors call the first run.
     """
 
     law: Law
@@ -38,6 +39,7 @@ class Runs:
     inputs: Any
     measured: np.ndarray
     weights: np.ndarray
+    first_row: int = 0
 
     @functools.cached_property
     def places(self) -> np.ndarray:
@@ -71,7 +73,7 @@ class Runs:
         )
 
 
-def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = None) -> Runs:
+def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = None, *, first_row: int = 0) -> Runs:
     """The runs in a table, checked.
 
     Args:
@@ -79,6 +81,7 @@ def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = Non
         table: A table of any kind, or the path of a file or folder that holds one.
         group: The column of groups; by default `group` where there is one.
         weights: Weights per run, or the column that holds them; by default 1.
+        first_row: What errors call the first row.
 
     Raises:
         DataError: A column is missing or holds what cannot be used.
@@ -89,19 +92,27 @@ def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = Non
     if not len(frame):
         raise DataError("the table has no rows")
     law = sized(law, frame.columns)
-    inputs = read(law, frame, next(iter(law.groups.values())), dtype=np.float64).inputs
+    inputs = read(law, frame, next(iter(law.groups.values())), dtype=np.float64, first_row=first_row).inputs
     for column in law.output_columns:
         if column not in frame.columns:
             raise missing(frame.columns, column)
-    measured = np.stack([numbers(frame, column, 0) for column in law.output_columns], -1).astype(np.float64)
+    measured = np.stack([numbers(frame, column, first_row) for column in law.output_columns], -1).astype(np.float64)
     for column, values in zip(law.output_columns, measured.T, strict=True):
         if np.isinf(values).any():
-            raise DataError(f"column {column!r} is infinite: {rows_text(np.isinf(values), 0)}")
-    names, ids = _groups(frame, group)
-    return Runs(law=law, groups=names, group=ids, inputs=inputs, measured=measured, weights=_weights(frame, weights))
+            raise DataError(f"column {column!r} is infinite: {rows_text(np.isinf(values), first_row)}")
+    names, ids = _groups(frame, group, first_row)
+    return Runs(
+        law=law,
+        groups=names,
+        group=ids,
+        inputs=inputs,
+        measured=measured,
+        weights=_weights(frame, weights, first_row),
+        first_row=first_row,
+    )
 
 
-def _groups(frame: Any, group: str | None) -> tuple[tuple[str, ...], np.ndarray]:
+def _groups(frame: Any, group: str | None, first_row: int) -> tuple[tuple[str, ...], np.ndarray]:
     if group is None and "group" not in frame.columns:
         return (ALONE,), np.zeros(len(frame), int)
     column = group or "group"
@@ -109,26 +120,28 @@ def _groups(frame: Any, group: str | None) -> tuple[tuple[str, ...], np.ndarray]
         raise missing(frame.columns, column)
     series = frame[column]
     if series.null_count():
-        raise DataError(f"column {column!r} has no value: {rows_text(series.is_null().to_numpy(), 0)}")
+        raise DataError(f"column {column!r} has no value: {rows_text(series.is_null().to_numpy(), first_row)}")
     position: dict[str, int] = {}
     ids = [position.setdefault(str(name), len(position)) for name in series.to_list()]
     return tuple(position), np.asarray(ids)
 
 
-def _weights(frame: Any, weights: Any) -> np.ndarray:
+def _weights(frame: Any, weights: Any, first_row: int) -> np.ndarray:
     if weights is None:
         return np.ones(len(frame))
     if isinstance(weights, str):
         if weights not in frame.columns:
             raise missing(frame.columns, weights)
-        name, found = f"column {weights!r}", numbers(frame, weights, 0).astype(np.float64)
+        name, found = f"column {weights!r}", numbers(frame, weights, first_row).astype(np.float64)
     else:
         name, found = "weights", np.asarray(weights, np.float64)
         if found.shape != (len(frame),):
             raise DataError(f"weights must be one number per row, {len(frame)} of them; they have shape {found.shape}")
     bad = ~(np.isfinite(found) & (found >= 0))
     if bad.any():
-        raise DataError(f"{name} must be at least 0 and finite: {rows_text(bad, 0)}")
+        raise DataError(f"{name} must be at least 0 and finite: {rows_text(bad, first_row)}")
+    if not found.any():
+        raise DataError(f"{name} must not be 0 everywhere")
     return found
 
 
