@@ -14,6 +14,7 @@ from jaxlaws.evaluation import (
 )
 from jaxlaws.fitting.bootstrap import Draws, bootstrap
 from jaxlaws.fitting.estimation import Fit, fit
+from jaxlaws.fitting.holdout import HoldOut, Level, ScaleOut, hold_out, leave_one_scale_out
 from jaxlaws.fitting.intervals import Interval, predict_interval
 from jaxlaws.law import (
     Law,
@@ -41,12 +42,15 @@ __all__ = [
     "DataError",
     "Draws",
     "Fit",
+    "HoldOut",
     "Interval",
     "Law",
+    "Level",
     "Matrix",
     "Mixture",
     "RangeWarning",
     "Scalar",
+    "ScaleOut",
     "Scores",
     "Source",
     "UnknownNameError",
@@ -64,9 +68,11 @@ __all__ = [
     "gradient",
     "gradient_table",
     "hessian",
+    "hold_out",
     "in_range",
     "jacobian",
     "laws",
+    "leave_one_scale_out",
     "mean",
     "optimize_mixture",
     "predict",
