@@ -13,6 +13,7 @@ from jaxlaws.evaluation import (
     value_and_gradient,
 )
 from jaxlaws.fitting.bootstrap import Draws, bootstrap
+from jaxlaws.fitting.comparison import Compared, Comparison, aicc, compare
 from jaxlaws.fitting.estimation import Fit, fit
 from jaxlaws.fitting.holdout import HoldOut, Level, ScaleOut, hold_out, leave_one_scale_out
 from jaxlaws.fitting.intervals import Interval, predict_interval
@@ -39,6 +40,8 @@ from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_tabl
 
 __all__ = [
     "Allocation",
+    "Compared",
+    "Comparison",
     "DataError",
     "Draws",
     "Fit",
@@ -56,9 +59,11 @@ __all__ = [
     "UnknownNameError",
     "Var",
     "Vector",
+    "aicc",
     "allocate",
     "as_dict",
     "bootstrap",
+    "compare",
     "compile",
     "costs",
     "elasticity",
