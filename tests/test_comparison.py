@@ -163,11 +163,12 @@ def test_a_comparison_prints_as_a_table():
 
 
 def test_flags_of_a_comparison():
-    # Nothing falls here, so that the weight is on its bound.
-    (law,) = jl.compare(["sft"], POWER | {"sft_loss": 1 + 0.1 * np.log(POWER["sft_data_size"])}).laws
-    assert any(flag.startswith("a: ") for flag in law.flags)
-    assert any(flag.startswith("b: ") for flag in law.flags)
-    assert "and " in str(jl.compare(["sft"], POWER | {"sft_loss": 1 + 0.1 * np.log(POWER["sft_data_size"])}))
+    rising = POWER | {"sft_loss": 1 + 0.1 * np.log(POWER["sft_data_size"])}  # so that the weight is on its bound
+    found = jl.compare(["sft"], rising, by="sft_data_size")
+    (law,) = found.laws
+    assert any("on a bound: A" in flag and flag.endswith("(in 2 of 2 groups)") for flag in law.flags)
+    assert [f"sft: {flag}" for flag in law.flags] == str(found).splitlines()[-len(law.flags) :]
+    assert "not predicted: 200 (no runs at smaller levels), 400 (1 run at 1 smaller level), 800 (2 " in str(found)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxlaws import tables
 from jaxlaws.catalogue import laws
+from jaxlaws.cli import holdout
 from jaxlaws.cli.shared import (
     FORMATS,
     Command,
@@ -72,11 +73,14 @@ def add_commands(command: Command) -> None:
         "evaluate",
         _evaluate,
         "score a law on a table of measured runs",
-        "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json",
+        "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json\n"
+        + holdout.EXAMPLES,
         "The table holds the inputs and the measured outputs. R2, NMSE and NMAE as in SLDBench: per output over all\n"
-        "rows, averaged over outputs.",
+        "rows, averaged over outputs. The coefficients are those of the law, or with --holdout or --by those of a fit\n"
+        f"to other runs in the table.\n\n{holdout.HOLD_OUT}",
     )
     _table_arguments(sub, grid=False)
+    holdout.hold_out_arguments(sub)
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command(
@@ -203,6 +207,8 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from jaxlaws import files
 
+    if holdout.asked(args):
+        return holdout.evaluate(args)
     law = laws[args.law]
     group = _group(law, args)
     tally = Tally(law)

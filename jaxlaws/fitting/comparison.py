@@ -21,7 +21,9 @@ from jaxlaws.fitting.holdout import (
     coefficient_count,
     frame_of,
     hold_out_runs,
+    in_words,
     score_steps,
+    skipped_text,
     steps_of,
 )
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
@@ -47,7 +49,7 @@ class Compared:
         r2_of_fit: R2 of the fit on all runs, which it was fitted to.
         coefficients: How many numbers were fitted, over all groups.
         aicc: Of the fit to all runs; see [`aicc`][jaxlaws.aicc].
-        flags: What to know before one relies on the fits, in words.
+        flags: What to know before one relies on the fits, in words, over all groups; `fit.flags` has those of each.
     """
 
     name: str
@@ -97,21 +99,34 @@ class Comparison:
             for law in self.laws
         ]
 
-    def __repr__(self) -> str:
-        columns: dict[str, list[str]] = {"law": [law.name for law in self.laws]}
-        if self.held_out:
-            columns["R2 held out"] = [f"{law.r2:.6f}" for law in self.laws]
-            columns["error held out"] = [f"{law.error:.3g}" for law in self.laws]
-        columns["R2 of fit"] = [f"{law.r2_of_fit:.6f}" for law in self.laws]
-        columns["coefficients"] = [str(law.coefficients) for law in self.laws]
-        columns["AICc"] = [f"{law.aicc:.1f}" for law in self.laws]
-        if any(law.flags for law in self.laws):
-            columns["flags"] = [_short(law.flags) for law in self.laws]
-        text = io.StringIO()
-        print_table(list(columns), list(zip(*columns.values(), strict=True)), file=text)
-        count = f"{self.rows} runs, objective {self.objective!r}"
+    @property
+    def heading(self) -> str:
+        """What was compared, in a line."""
         held = f"; {self.held_out} held out: {self.holdout}" if self.held_out else ""
-        return f"{count}{held}\n{text.getvalue()}".rstrip("\n")
+        return f"{self.rows} runs, objective {self.objective!r}{held}"
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The table as text, by columns."""
+        found = {"law": [law.name for law in self.laws]}
+        if self.held_out:
+            found["R2 held out"] = [f"{law.r2:.6f}" for law in self.laws]
+            found["error held out"] = [f"{law.error:.3g}" for law in self.laws]
+        found["R2 of fit"] = [f"{law.r2_of_fit:.6f}" for law in self.laws]
+        found["coefficients"] = [str(law.coefficients) for law in self.laws]
+        found["AICc"] = [f"{law.aicc:.1f}" for law in self.laws]
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of it, in lines."""
+        skipped = [skipped_text(self.skipped)] if self.skipped else []
+        return skipped + [f"{law.name}: {flag}" for law in self.laws for flag in law.flags]
+
+    def __repr__(self) -> str:
+        text = io.StringIO()
+        print_table(list(self.columns), list(zip(*self.columns.values(), strict=True)), file=text)
+        return "\n".join([self.heading, *text.getvalue().splitlines(), *self.notes])
 
 
 def compare(
@@ -229,7 +244,7 @@ def compare_frame(
     return Comparison(
         laws=tuple(found),
         objective=found[0].fit.objective,
-        holdout=what if by is None else f"each scale of {by}, fitted to smaller ones",
+        holdout=what if by is None else f"each scale of {by} from smaller ones",
         rows=found[0].fit.scores.rows,
         held_out=0 if found[0].held_out is None else found[0].held_out.scores.rows,
         skipped={} if steps is None else dict(steps.skipped),
@@ -310,7 +325,7 @@ def _integral(s: float, delta: float) -> float:
 
 def _read(law: Law, frame: Any, group: str | None, weights: Any, first_row: int) -> Runs:
     try:
-        return read_runs(law, frame, group, weights, first_row)
+        return read_runs(law, frame, group, weights, first_row=first_row)
     except DataError as error:
         raise DataError(f"{law.name}: {error}") from None
 
@@ -321,9 +336,7 @@ def _names(laws: Sequence[Law]) -> list[str]:
 
 
 def _compared(name: str, fit: Fit, held_out: HoldOut | ScaleOut | None) -> Compared:
-    groups = [g for g in fit.runs.groups if fit.flags[g]]
-    several = len(fit.runs.groups) > 1
-    flags = [f"{g}: {flag}" if several else flag for g in groups for flag in fit.flags[g]]
+    flags = in_words([fit.flags[g] for g in fit.runs.groups], "groups")
     r2 = error = math.nan
     if held_out is not None:
         fits = [held_out.fit] if isinstance(held_out, HoldOut) else [level.fit for level in held_out.levels]
@@ -350,7 +363,3 @@ def _order(law: Compared) -> tuple[bool, float, float]:
     if law.held_out is None:
         return math.isnan(law.aicc), law.aicc, 0.0
     return math.isnan(law.r2), -law.r2, law.error
-
-
-def _short(flags: Sequence[str]) -> str:
-    return "; ".join(flags[:1]) + (f" and {len(flags) - 1} more" if len(flags) > 1 else "")

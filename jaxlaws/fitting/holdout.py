@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,10 @@ __all__ = [
     "frame_of",
     "hold_out",
     "hold_out_runs",
+    "in_words",
     "leave_one_scale_out",
     "score_steps",
+    "skipped_text",
     "steps_of",
 ]
 
@@ -322,6 +325,18 @@ def score_steps(runs: Runs, steps: Steps, **options: Any) -> ScaleOut:
         rows=rows,
         residuals=residuals,
     )
+
+
+def in_words(flags: Sequence[Sequence[str]], unit: str) -> list[str]:
+    """The flags of several fits, those that many have in common first, with how many fits have them."""
+    counts = Counter(flag for each in flags for flag in each)
+    return [flag if len(flags) == 1 else f"{flag} (in {n} of {len(flags)} {unit})" for flag, n in counts.most_common()]
+
+
+def skipped_text(skipped: Mapping[float, str]) -> str:
+    """Which levels are not predicted, and why."""
+    shown = [f"{value:g} ({reason})" for value, reason in list(skipped.items())[:5]]
+    return "not predicted: " + ", ".join(shown) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
 
 
 def _too_few(count: int, below: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxlaws.law import Law, variables
 from jaxlaws.tables import DataError, missing, numbers
 
-__all__ = ["WITHIN", "chosen", "column_of", "levels_of", "name_of"]
+__all__ = ["WITHIN", "chosen", "column_of", "levels_of", "name_of", "names_in"]
 
 WITHIN = 0.05  # relative difference of values of one level
 
@@ -96,6 +96,15 @@ def _largest(values: np.ndarray, share: float) -> np.ndarray:
     wanted = share * len(values) - 1e-9
     largest: np.ndarray = level >= np.flatnonzero(above >= wanted)[-1]
     return largest
+
+
+def names_in(holdout: str) -> list[str]:
+    """The columns that a condition names.
+
+    Raises:
+        DataError: It is no condition.
+    """
+    return [name for name, _, _ in _clauses(holdout)]
 
 
 def _clauses(text: str) -> list[tuple[str, str, float]]:
