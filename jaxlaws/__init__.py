@@ -13,7 +13,9 @@ from jaxlaws.evaluation import (
     value_and_gradient,
 )
 from jaxlaws.fitting.bootstrap import Draws, bootstrap
+from jaxlaws.fitting.comparison import Compared, Comparison, aicc, compare
 from jaxlaws.fitting.estimation import Fit, fit
+from jaxlaws.fitting.holdout import HoldOut, Level, ScaleOut, hold_out, leave_one_scale_out
 from jaxlaws.fitting.intervals import Interval, predict_interval
 from jaxlaws.fitting.storage import read_coefs
 from jaxlaws.law import (
@@ -39,23 +41,30 @@ from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_tabl
 
 __all__ = [
     "Allocation",
+    "Compared",
+    "Comparison",
     "DataError",
     "Draws",
     "Fit",
+    "HoldOut",
     "Interval",
     "Law",
+    "Level",
     "Matrix",
     "Mixture",
     "RangeWarning",
     "Scalar",
+    "ScaleOut",
     "Scores",
     "Source",
     "UnknownNameError",
     "Var",
     "Vector",
+    "aicc",
     "allocate",
     "as_dict",
     "bootstrap",
+    "compare",
     "compile",
     "costs",
     "elasticity",
@@ -65,9 +74,11 @@ __all__ = [
     "gradient",
     "gradient_table",
     "hessian",
+    "hold_out",
     "in_range",
     "jacobian",
     "laws",
+    "leave_one_scale_out",
     "mean",
     "optimize_mixture",
     "predict",

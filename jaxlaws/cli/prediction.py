@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxlaws import tables
 from jaxlaws.catalogue import laws
+from jaxlaws.cli import holdout
 from jaxlaws.cli.shared import (
     FORMATS,
     Command,
@@ -76,11 +77,13 @@ def add_commands(command: Command) -> None:
         _evaluate,
         "score a law on a table of measured runs",
         "jaxlaws evaluate parallel runs.csv\njaxlaws evaluate sft runs.csv --group-column model --json\n"
-        "jaxlaws evaluate sft held-out.csv --coefs coefs.json",
+        "jaxlaws evaluate sft held-out.csv --coefs coefs.json\n" + holdout.EXAMPLES,
         "The table holds the inputs and the measured outputs. R2, NMSE and NMAE as in SLDBench: per output over all\n"
-        "rows, averaged over outputs.",
+        "rows, averaged over outputs. The coefficients are those of the law, or with --holdout or --by those of a fit\n"
+        f"to other runs in the table.\n\n{holdout.HOLD_OUT}",
     )
     _table_arguments(sub, grid=False)
+    holdout.hold_out_arguments(sub)
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command(
@@ -202,6 +205,8 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from jaxlaws import files
 
+    if holdout.asked(args):
+        return holdout.evaluate(args)
     law = chosen_law(args)
     group = _group(law, args)
     tally = Tally(law)

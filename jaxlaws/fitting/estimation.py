@@ -51,8 +51,8 @@ class Fit:
         condition: Condition number of the derivatives, each coefficient in its own unit; per group.
         freedom: How many runs are left per group when every coefficient has one; for separate outputs, the least.
         flags: What to know of each group before one relies on it, in words; empty if there is nothing.
-        residuals: Measured less predicted, in the order of the table, [run] or [run, output].
-        scores: Scores on the runs of the fit.
+        residuals: Measured less predicted, in the order of the table, [run] or [run, output]; those of weight 0, too.
+        scores: Scores on the runs of the fit, without those of weight 0.
         runs: The runs.
         form: What was fitted, for `bootstrap`.
     """
@@ -327,7 +327,8 @@ def _assembled(
     coefs = records(form, x, fixed)
     flags = _flags(runs, form, x, converged, spread_of)
     residuals = runs.measured - in_table_order(runs, form, predicted)
-    scores = scores_of(law, runs.measured - residuals, runs.measured)
+    counted = runs.weights > 0
+    scores = scores_of(law, (runs.measured - residuals)[counted], runs.measured[counted])
 
     def per_group(values: np.ndarray, of_parts: Any) -> dict[str, Any]:
         each = np.broadcast_to(values, (len(groups), *values.shape[1:]))
@@ -404,9 +405,10 @@ def _statistics(
 ) -> _Spread:
     """Covariances from the derivatives of the errors at the optimum."""
     objective = OBJECTIVES[form.objective]
+    used = weight > 0
+    predicted = np.where(used, predicted, measured)  # what is predicted of the others may be anything
     with setting(FLOAT64):
         error, slope = (np.asarray(f(predicted, measured)) for f in (objective.error, objective.slope))
-    used = weight > 0
     low, high = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
     bound = (x <= low) | (x >= high)
     jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
@@ -488,9 +490,12 @@ def _flags(runs: Runs, form: Form, x: np.ndarray, converged: np.ndarray, found: 
     inputs = np.concatenate(
         [np.reshape(getattr(runs.inputs, v.name), (len(runs.group), -1)) for v in variables(runs.law.inputs)], 1
     )
-    flags = {}
+    flags: dict[str, tuple[str, ...]] = {}
     for g, name in enumerate(runs.groups):
         mine = (runs.group == g) & (runs.weights > 0)
+        if not mine.any():
+            flags[name] = ("there are no runs of it",)
+            continue
         said = []
         if not np.broadcast_to(converged, (len(runs.groups), *converged.shape[1:]))[g].all():
             said.append("the search did not converge")

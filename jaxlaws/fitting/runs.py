@@ -140,6 +140,8 @@ def _weights(frame: Any, weights: Any, first_row: int) -> np.ndarray:
     bad = ~(np.isfinite(found) & (found >= 0))
     if bad.any():
         raise DataError(f"{name} must be at least 0 and finite: {rows_text(bad, first_row)}")
+    if not found.any():
+        raise DataError(f"{name} must not be 0 everywhere")
     return found
 
 
