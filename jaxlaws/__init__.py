@@ -17,7 +17,7 @@ from jaxlaws.fitting.comparison import Compared, Comparison, aicc, compare
 from jaxlaws.fitting.estimation import Fit, fit
 from jaxlaws.fitting.holdout import HoldOut, Level, ScaleOut, hold_out, leave_one_scale_out
 from jaxlaws.fitting.intervals import Interval, predict_interval
-from jaxlaws.fitting.storage import read_coefs
+from jaxlaws.fitting.storage import read_coefs, read_draws
 from jaxlaws.law import (
     Law,
     Matrix,
@@ -85,6 +85,7 @@ __all__ = [
     "predict_interval",
     "predict_table",
     "read_coefs",
+    "read_draws",
     "read_table",
     "record",
     "sldbench",

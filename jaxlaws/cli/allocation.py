@@ -12,8 +12,10 @@ import numpy as np
 from jaxlaws.cli.search import (
     Axis,
     Problems,
+    Spread,
     certainty,
     check_answers,
+    draws_of,
     entries,
     fraction,
     number_list,
@@ -129,6 +131,11 @@ def _allocate(args: argparse.Namespace) -> None:
         raise DataError(
             text.replace("give cost=", "give another --cost").replace("use upper=", "use --upper")
         ) from None
+    spread, drawn = None, None
+    if args.draws is not None:
+        coefs = draws_of(args, law, problems.columns["group"])
+        drawn = jax.tree.map(np.asarray, allocate(law, coefs, **{**options, **given, "within": None}))
+        spread = Spread(args.level, drawn)
     found: dict[str, Any] = {}
     for name, values in vars(best).items():
         if name in ("lowest", "highest") and args.within is None:
@@ -138,18 +145,29 @@ def _allocate(args: argparse.Namespace) -> None:
             continue
         for v in free:
             found[v.name if name == "inputs" else f"{name}_{v.name}"] = getattr(values, v.name)
+    if spread is not None:
+        found |= _spread_columns(spread, drawn, free)
     shape = (len(problems),)
     rows = {name: np.broadcast_to(values, shape) for name, values in found.items()}
     write(
         args,
         problems.columns,
         {name: values.tolist() for name, values in rows.items()},
-        lambda: _show(args, problems, free, rows),
+        lambda: _show(args, problems, free, rows, spread),
     )
     answered = rows["feasible"] & rows["converged"]
     warn_of_range(law, {v.name: np.broadcast_to(getattr(best.inputs, v.name), shape)[answered] for v in inputs})
     none = "no allocation meets all constraints"
     check_answers(problems, rows["feasible"], rows["converged"], rows["steps"], lambda i: none)
+
+
+def _spread_columns(spread: Spread, drawn: Any, free: list[Var]) -> dict[str, Any]:
+    """How far the answers are spread, as columns."""
+    found = {}
+    for v in free:
+        found[f"{v.name}_low"], found[f"{v.name}_high"] = spread.ends(getattr(drawn.inputs, v.name))
+    found["loss_low"], found["loss_high"] = spread.ends(drawn.loss)
+    return found | {"draws_answered": spread.answered}
 
 
 def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[Var]) -> dict[str, Any]:
@@ -195,9 +213,14 @@ def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[
     return options
 
 
-def _show(args: argparse.Namespace, problems: Problems, free: list[Var], rows: dict[str, np.ndarray]) -> None:
+def _show(
+    args: argparse.Namespace, problems: Problems, free: list[Var], rows: dict[str, np.ndarray], spread: Any
+) -> None:
     """One allocation, input by input, or several, a row each."""
     what = {"loss": [f"{x:.4f}" for x in rows["loss"]], "cost": [f"{x:.4g}" for x in rows["cost"]]}
+    if spread is not None:
+        losses = zip(rows["loss_low"], rows["loss_high"], strict=True)
+        what[f"{spread.level:.0%} of draws"] = [f"{low:.4f} to {high:.4f}" for low, high in losses]
     what["multiplier"] = [f"{x:.3g}" for x in rows["multiplier"]]
     good = rows["feasible"] & rows["converged"]
     epochs = np.asarray(problems.columns.get("max_epochs", np.full(len(problems), np.inf)))
@@ -211,6 +234,9 @@ def _show(args: argparse.Namespace, problems: Problems, free: list[Var], rows: d
         cells = {"input": [v.name for v in free], "best": [f"{rows[v.name][0]:.4g}" for v in free]}
         if args.within is not None:
             cells |= {end: [f"{rows[f'{end}_{v.name}'][0]:.4g}" for v in free] for end in ends}
+        if spread is not None:
+            pairs = [(rows[f"{v.name}_low"][0], rows[f"{v.name}_high"][0]) for v in free]
+            cells[f"{spread.level:.0%} of draws"] = [f"{low:.4g} to {high:.4g}" for low, high in pairs]
         if any(at := [_bound(v, rows, most, 0) for v in free]):
             cells["at its bound"] = at
         print_columns({**cells, "unit": [v.unit for v in free]})

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxlaws.catalogue import laws
 from jaxlaws.cli.shared import FORMATS, Command, NotFoundError, print_table, seed
+from jaxlaws.fitting.bootstrap import bootstrap
 from jaxlaws.fitting.estimation import Fit, fit_runs
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
 from jaxlaws.fitting.runs import Runs, read_runs, sized
@@ -51,6 +52,8 @@ def add_commands(command: Command) -> None:
         _fit,
         "fit a law to measured runs",
         "jaxlaws fit sft runs.csv -o coefs.json && jaxlaws predict sft sft_data_size=1e6 --coefs coefs.json --group G\n"
+        "jaxlaws fit domain_mixture runs.csv --draws draws.parquet && jaxlaws mixture domain_mixture --draws "
+        "draws.parquet\n"
         "jaxlaws fit chinchilla runs.parquet --objective squared --starts 500\n"
         "jaxlaws fit chinchilla runs.csv --fixed alpha=0.35,beta=0.37 --bounds E=1:2,A=:1e4\n"
         "jaxlaws fit parallel runs.csv --group corpus --weights repetitions --shared alpha --json",
@@ -74,6 +77,11 @@ def add_commands(command: Command) -> None:
     about = "how many points the search starts from (default 64)"
     sub.add_argument("--starts", metavar="N", type=_count, default=64, help=about)
     sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which points (default 0)")
+    about = "file to write draws of the coefficients to, in Parquet: fits to resampled runs (bootstrap)"
+    sub.add_argument("--draws", metavar="DRAWS", help=about)
+    sub.add_argument("--resamples", metavar="N", type=_count, default=1000, help="how many draws (default 1000)")
+    about = "input whose values tell which runs are drawn together (default: runs are drawn one by one)"
+    sub.add_argument("--clusters", metavar="INPUT", help=about)
     sub.add_argument("-o", "--output", metavar="OUT", help="file to write the coefficients to, in JSON")
     sub.add_argument("--json", action="store_true", help="print what -o writes")
 
@@ -164,6 +172,11 @@ def _fit(args: argparse.Namespace) -> None:
             raise DataError(f"{_source(args)}: {error}") from None
         except ValueError as error:
             raise DataError(str(error)) from None
+        if args.draws is not None:
+            try:
+                bootstrap(fit, args.resamples, clusters=args.clusters, seed=args.seed).save(args.draws)
+            except ValueError as error:
+                raise DataError(str(error)) from None
         if file is not None:
             file.write(coefs_text(fit).encode())
     if args.json or args.output == "-":

@@ -15,9 +15,11 @@ from jaxlaws.catalogue import laws
 from jaxlaws.cli.search import (
     Axis,
     Problems,
+    Spread,
     certainty,
     check_answers,
     columns_of,
+    draws_of,
     entries,
     fraction,
     number_list,
@@ -58,6 +60,7 @@ def add_commands(command: Command) -> None:
         "jaxlaws mixture domain_mixture --group 410M --upper 0.4\n"
         "jaxlaws mixture domain_mixture --group 410M --weights 1,1,0,0,2 --sum '1,2>=0.3' --in-range\n"
         "jaxlaws mixture domain_mixture --budget 1e10,3e10 --available 1=3e9,3=5e8 --max-epochs 4 -o mixtures.csv\n"
+        "jaxlaws mixture domain_mixture --group 410M --draws draws.parquet\n"
         "jaxlaws mixture domain_mixture upper_3=0.1,0.2,0.3 --json | jaxlaws predict domain_mixture -",
         MIXTURE,
     )
@@ -139,9 +142,13 @@ def _mixture(args: argparse.Namespace) -> None:
         raise DataError(problems.in_words(error)) from None
     unused = {"epochs": "budget", "penalty": "prior", "lowest": "within", "highest": "within"}
     unused |= {"unconstrained": "unconstrained", "unconstrained_loss": "unconstrained"}
+    spread, drawn = _drawn(args, law, problems, options, inputs)
     names = {"proportions": search.domains.columns, "losses": search.outputs.columns}
     found = columns_of(best, names, [name for name, option in unused.items() if option not in options])
-    write(args, problems.columns, found, lambda: (_show_one if len(problems) == 1 else _show_all)(search, best))
+    if spread is not None:
+        found |= _spread_columns(search, spread, drawn)
+    show = _show_one if len(problems) == 1 else _show_all
+    write(args, problems.columns, found, lambda: show(search, best, spread, drawn))
     answered = best.feasible & best.converged
     warn_of_range(law, {name: x[answered] for name, x in {**inputs, simplex.name: best.proportions}.items()})
 
@@ -150,6 +157,28 @@ def _mixture(args: argparse.Namespace) -> None:
         return f"no mixture is within the bounds; loosen --sum {' or '.join(names)}"
 
     check_answers(problems, best.feasible, best.converged, best.steps, none)
+
+
+def _drawn(
+    args: argparse.Namespace, law: Law, problems: Problems, options: dict[str, Any], inputs: dict[str, Any]
+) -> tuple[Spread | None, Any]:
+    """The answers for draws of the coefficients, if these are given, and how far they are spread."""
+    if args.draws is None:
+        return None, None
+    needed = {name: value for name, value in {**options, **inputs}.items() if name not in ("within", "unconstrained")}
+    found = jax.tree.map(np.asarray, optimize_mixture(law, draws_of(args, law, problems.columns["group"]), **needed))
+    return Spread(args.level, found), found
+
+
+def _spread_columns(search: _Search, spread: Spread, drawn: Mixture) -> dict[str, list[Any]]:
+    """How far the answers are spread, as columns."""
+    found: dict[str, Any] = {}
+    ends = dict(zip(("low", "high"), spread.ends(drawn.proportions), strict=True))
+    ends |= {"at_lower": spread.share(drawn.at_lower), "at_upper": spread.share(drawn.at_upper)}
+    for end, values in ends.items():
+        found |= {f"{name}_{end}": x.tolist() for name, x in zip(search.domains.columns, values.T, strict=True)}
+    found["loss_low"], found["loss_high"] = (end.tolist() for end in spread.ends(drawn.loss))
+    return found | {"draws_answered": spread.answered.tolist()}
 
 
 def _simplex(law: Law) -> Var:
@@ -208,7 +237,7 @@ def _search(law: Law, simplex: Var, args: argparse.Namespace) -> _Search:
 # What people see.
 
 
-def _show_one(search: _Search, best: Mixture) -> None:
+def _show_one(search: _Search, best: Mixture, spread: Spread | None, drawn: Any) -> None:
     """One mixture, domain by domain."""
     law, domains, outputs, problems, options, sums = search
     best = jax.tree.map(lambda values: values[0], best)
@@ -218,6 +247,12 @@ def _show_one(search: _Search, best: Mixture) -> None:
     at = _bounds(search, best)
     slopes = np.where(best.at_lower, best.lower_multipliers, best.upper_multipliers)
     cells = {domains.name: _count(domains.size), "proportion": list(map(_share, best.proportions))}
+    if spread is not None:
+        cells[f"{spread.level:.0%} of draws"] = spread.texts(drawn.proportions, _share)
+        for end, text in (("at_lower", "at least"), ("at_upper", "at most")):
+            share = spread.share(getattr(drawn, end))[0]
+            if share.any():
+                cells[f"{text} in"] = [f"{p:.0%}" if p else "" for p in share]
     if any(at):
         cells["bound"] = at
         cells["multiplier"] = [f"{slope:.3g}" if text else "" for slope, text in zip(slopes, at, strict=True)]
@@ -243,6 +278,9 @@ def _show_one(search: _Search, best: Mixture) -> None:
     kind = "worst loss - target" if "targets" in options else "weighted loss" if "weights" in options else "loss"
     penalty = f" and penalty {best.penalty:.4g}" if "prior" in options else ""
     print(f"\n{kind} {best.loss:.6g}{penalty}; {certainty(best.gap, 'mixture')}")
+    if spread is not None:
+        (text,) = spread.texts(drawn.loss, lambda x: f"{x:.4f}")
+        print(f"{kind} {text} in {spread.level:.0%} of the draws{_unanswered(spread)}")
     if "unconstrained" in options:
         print(f"without bounds it would be {best.unconstrained_loss:.6g}")
 
@@ -265,10 +303,18 @@ def _epochs(count: float) -> str:
     return "1 epoch" if count == 1 else f"{count:g} epochs"
 
 
-def _show_all(search: _Search, best: Mixture) -> None:
+def _unanswered(spread: Spread) -> str:
+    share = 1 - spread.answered.min()
+    return f"; {share:.1%} of them have no answer" if share else ""
+
+
+def _show_all(search: _Search, best: Mixture, spread: Spread | None, drawn: Any) -> None:
     """Mixtures, a row each."""
     cells = {f"{search.domains.name} {i}": list(map(_share, ps)) for i, ps in enumerate(best.proportions.T, 1)}
     cells["loss - target" if "targets" in search.options else "loss"] = [f"{loss:.4f}" for loss in best.loss]
+    if spread is not None:
+        low, high = spread.ends(drawn.loss)
+        cells[f"{spread.level:.0%} of draws"] = [f"{a:.4f} to {b:.4f}" for a, b in zip(low, high, strict=True)]
     if "unconstrained" in search.options:
         cells["without bounds"] = [f"{loss:.4f}" for loss in best.unconstrained_loss]
     show_all(search.problems, cells, best.feasible, best.converged)

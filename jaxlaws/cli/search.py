@@ -8,6 +8,7 @@ import difflib
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,9 +34,11 @@ from jaxlaws.tables import DataError, Outside, Rows
 __all__ = [
     "Axis",
     "Problems",
+    "Spread",
     "certainty",
     "check_answers",
     "columns_of",
+    "draws_of",
     "entries",
     "fraction",
     "number_list",
@@ -63,6 +66,12 @@ def search_arguments(sub: Any) -> None:
         help="group of the law; may be given several times (default: all)",
     )
     coefs_argument(sub)
+    about = (
+        'also search with each of the draws of coefficients in this file, which "jaxlaws fit --draws" wrote, and say '
+    )
+    sub.add_argument("--draws", metavar="DRAWS", help=f"{about}between which values the answers lie")
+    about = "how many of the answers lie there (default 90%%)"
+    sub.add_argument("--level", metavar="P", type=fraction, default=0.9, help=about)
     sub.add_argument("--in-range", action="store_true", help="search only the range that the law was fitted on")
     file_arguments(sub)
 
@@ -323,6 +332,66 @@ def check_answers(
     more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
     count = f"{len(bad)} of {len(problems)} without an answer: " if len(problems) > 1 else ""
     raise NotFoundError(count + "; ".join(texts) + more)
+
+
+class Spread:
+    """How far the answers of a search are spread, where there is one per draw of the coefficients.
+
+    Its functions take values [draw, problem, ...]. What has no answer does not count.
+    """
+
+    def __init__(self, level: float, found: Any):
+        if not 0 < level < 1:
+            raise DataError(f"--level must be between 0 and 100%, not {100 * level:g}%")
+        self.level = level
+        self._good = np.asarray(found.feasible & found.converged)
+
+    @property
+    def answered(self) -> np.ndarray:
+        """The share of the draws that have an answer, per problem."""
+        share: np.ndarray = self._good.mean(axis=0)
+        return share
+
+    def ends(self, values: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Between which values the answers lie."""
+        tail = (1 - self.level) / 2
+        known = np.where(self._mask(values), values, np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # no answer at all gives NaN
+            low, high = np.nanquantile(known, [tail, 1 - tail], axis=0)
+        return low, high
+
+    def share(self, holds: Any) -> np.ndarray:
+        """In which share of the answers something holds."""
+        good = self._mask(holds)
+        share: np.ndarray = (good & holds).sum(axis=0) / np.maximum(good.sum(axis=0), 1)
+        return share
+
+    def texts(self, values: Any, form: Callable[[float], str]) -> list[str]:
+        """The ends of the first problem for people."""
+        return [f"{form(low)} to {form(high)}" for low, high in zip(*np.atleast_1d(*self._first(values)), strict=True)]
+
+    def _first(self, values: Any) -> tuple[np.ndarray, np.ndarray]:
+        low, high = self.ends(values)
+        return low[0], high[0]
+
+    def _mask(self, values: Any) -> np.ndarray:
+        shape = (*self._good.shape, *[1] * (np.ndim(values) - self._good.ndim))
+        return np.broadcast_to(self._good.reshape(shape), np.shape(values))
+
+
+def draws_of(args: argparse.Namespace, law: Law, groups: Sequence[str]) -> Any:
+    """The draws of coefficients that the arguments name, for the group of each problem, [draw, problem, ...]."""
+    from jaxlaws.fitting.storage import read_draws
+
+    draws = read_draws(args.draws, law)
+    for name in groups:
+        if name not in draws.coefs:
+            raise DataError(f"{args.draws}: {UnknownNameError.of('group', name, draws.coefs)}")
+    fields = {
+        v.name: np.stack([getattr(draws.coefs[name], v.name) for name in groups], axis=1) for v in variables(law.coefs)
+    }
+    return law.coefs(**fields)
 
 
 def show_all(

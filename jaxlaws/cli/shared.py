@@ -71,11 +71,12 @@ def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
     from jaxlaws.fitting.storage import read_law
 
     law = laws[args.law]
-    if args.coefs is None:
+    source = args.coefs or getattr(args, "draws", None)
+    if source is None:
         return law
-    law = read_law(args.coefs, law)
+    law = read_law(source, law, draws=args.coefs is None)
     if ranged and any(v.range is None for v in variables(law.inputs)):
-        raise DataError(f"{args.coefs}: there is no 'range' that the coefficients were fitted on, as {ranged} needs")
+        raise DataError(f"{source}: there is no 'range' that the coefficients were fitted on, as {ranged} needs")
     return law
 
 

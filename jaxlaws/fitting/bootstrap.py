@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,12 +24,14 @@ class Draws:
         law: The law.
         coefs: For each group a record whose fields have the draws as their first axis. Predictions and searches take it
             as coefficients, and have an answer per draw. Draws of groups with shared coefficients belong together.
-        converged: The share of the draws whose fit converged, per group.
+        best: The coefficients of each group that the draws are about: those fitted to all runs.
+        converged: The share of the draws whose fit converged, per group; NaN where that is not known.
         fit: The fit that was resampled, if it is known.
     """
 
     law: Law
     coefs: Mapping[str, Any]
+    best: Mapping[str, Any]
     converged: Mapping[str, float]
     fit: Fit | None = dataclasses.field(default=None, repr=False)
 
@@ -36,6 +39,12 @@ class Draws:
     def stderr(self) -> dict[str, Any]:
         """Standard errors of the coefficients: the standard deviation over the draws, per group."""
         return {name: _over_draws(lambda x: np.std(x, axis=0, ddof=1), c) for name, c in self.coefs.items()}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the draws to a file: see [`write_draws`][jaxlaws.fitting.storage.write_draws]."""
+        from jaxlaws.fitting.storage import write_draws
+
+        write_draws(self, path)
 
     def interval(self, level: float = 0.9) -> dict[str, tuple[Any, Any]]:
         """Between which values each coefficient lies in a share `level` of the draws, per group, as two records."""
@@ -99,6 +108,7 @@ def bootstrap(fit: Fit, draws: int = 1000, *, clusters: Any = None, seed: int = 
     converged = np.broadcast_to(found.converged, (len(runs.groups), *found.converged.shape[1:]))
     return Draws(
         law=fit.law,
+        best=fit.coefs,
         coefs=dict(zip(runs.groups, records(form, found.x, fixed), strict=True)),
         converged={name: float(converged[i].all(0).mean()) for i, name in enumerate(runs.groups)},
         fit=fit,

@@ -18,9 +18,10 @@ from jaxlaws.law import Law, UnknownNameError, Var, as_dict, variables
 from jaxlaws.tables import DataError
 
 if TYPE_CHECKING:
+    from jaxlaws.fitting.bootstrap import Draws
     from jaxlaws.fitting.estimation import Fit
 
-__all__ = ["coefs_text", "read_coefs", "read_law", "write_coefs"]
+__all__ = ["coefs_text", "read_coefs", "read_draws", "read_law", "write_coefs", "write_draws"]
 
 TWICE = object()  # in place of a value whose key an object has more than once
 
@@ -115,9 +116,11 @@ def read_coefs(path: str | os.PathLike[str], law: Law | None = None) -> dict[str
     return _groups(name, content, _law_of(name, content, law))
 
 
-def read_law(path: str, law: Law) -> Law:
+def read_law(path: str, law: Law, draws: bool = False) -> Law:
     """The law with the groups of a file in place of its own, and the range that these were fitted on, if it is told."""
-    content = _content(path)
+    content = _read_draws(path)[2] if draws else _content(path)
+    if draws and not content:
+        return dataclasses.replace(law, groups=read_draws(path, law).best, fallback=None, golden=())
     groups = _groups(path, content, law)
     found = dataclasses.replace(law, groups=groups, fallback=None, golden=())
     ranges = _object(content.get("range", {}), path, "range") if _is_told(content) else {}
@@ -146,13 +149,128 @@ def _with_ranges(law: Law, ranges: Mapping[str, Any], path: str) -> Any:
     return jax.tree_util.register_dataclass(made)
 
 
+def write_draws(draws: Draws, path: str | os.PathLike[str]) -> None:
+    """Write draws of coefficients to a file; whole, or not at all.
+
+    Args:
+        draws: The draws.
+        path: The file, in Parquet: a row per group and draw, with the columns `group`, `draw` and one per coefficient,
+            such as `alpha` or `t[0][2]`. What `Fit.save` writes of the fit is in its metadata.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from jaxlaws import files
+
+    law, count = draws.law, len(jax.tree.leaves(next(iter(draws.coefs.values())))[0])
+    columns: dict[str, Any] = {
+        "group": [name for name in draws.coefs for _ in range(count)],
+        "draw": np.tile(np.arange(count), len(draws.coefs)),
+    }
+    for v in variables(law.coefs):
+        values = np.concatenate([getattr(coefs, v.name) for coefs in draws.coefs.values()])
+        for index in np.ndindex(values.shape[1:]):
+            columns[_column(v.name, index)] = values[(slice(None), *index)]
+    if draws.fit is not None:
+        about = coefs_text(draws.fit)
+    else:
+        about = _json({"law": law.name, "groups": {name: {"coefs": as_dict(c)} for name, c in draws.best.items()}})
+    table = pa.table(columns).replace_schema_metadata({METADATA: about})
+    with files.whole_file(os.fspath(path)) as file:
+        pq.write_table(table, file)
+
+
+def read_draws(path: str | os.PathLike[str], law: Law | None = None) -> Draws:
+    """The draws of coefficients in a file, as `Draws.save` and `jaxlaws fit --draws` write them.
+
+    Args:
+        path: The file, in Parquet, or a table of another kind with the same columns.
+        law: The law; by default the one of the catalogue that the file names.
+
+    Returns:
+        The draws. Of a table that does not have the coefficients that they are about, those are their means.
+
+    Raises:
+        DataError: The file is damaged, of another law, lacks a coefficient, or has groups of different sizes.
+        OSError: The file cannot be read.
+    """
+    from jaxlaws.fitting.bootstrap import Draws
+
+    name, table, content = _read_draws(os.fspath(path))
+    law = _law_of(name, content, law)
+    member = np.asarray(table["group"].to_pylist(), object)
+    order = list(dict.fromkeys(member.tolist()))
+    if len({int((member == group).sum()) for group in order}) > 1:
+        raise DataError(f"{name}: the groups have different numbers of draws")
+    fields = {v.name: _field(name, table, v) for v in variables(law.coefs)}
+    coefs = {g: law.coefs(**{key: values[member == g] for key, values in fields.items()}) for g in order}
+    if content:
+        best = _groups(name, content, law)
+        if set(best) != set(order):
+            raise DataError(f"{name}: the groups of the draws are not those of the fit that the file tells of")
+    else:
+        best = {g: jax.tree.map(lambda x: x.mean(axis=0), c) for g, c in coefs.items()}
+    return Draws(law=law, coefs=coefs, best=best, converged=dict.fromkeys(order, math.nan))
+
+
+METADATA = "jaxlaws"  # of a Parquet file: the fit that the draws are of, in JSON
+
+
+def _read_draws(path: str) -> tuple[str, Any, dict[str, Any]]:
+    """A table of draws, and what it says of the fit."""
+    from jaxlaws.tables import missing, read_table
+
+    table = read_table(path)
+    for column in ("group",):
+        if column not in table.column_names:
+            raise DataError(f"{path}: {missing(table.column_names, column)}")
+    if not len(table):
+        raise DataError(f"{path}: the table has no rows")
+    about = (table.schema.metadata or {}).get(METADATA.encode())
+    return path, table, {} if about is None else _parsed(about, path)
+
+
+def _column(name: str, index: tuple[int, ...]) -> str:
+    return name + "".join(f"[{i}]" for i in index)
+
+
+def _field(path: str, table: Any, v: Var) -> np.ndarray:
+    """A coefficient in a table of draws, [row, ...]."""
+    from jaxlaws.tables import as_frame, missing, numbers
+
+    shape = []
+    for axis in range(len(v.shape)):
+        size = 0
+        while _column(v.name, (*[0] * axis, size, *[0] * (len(v.shape) - axis - 1))) in table.column_names:
+            size += 1
+        shape.append(max(size, 1))
+    frame = as_frame(table)
+    found = np.empty((len(table), *shape))
+    for index in np.ndindex(*shape):
+        column = _column(v.name, index)
+        if column not in table.column_names:
+            raise DataError(f"{path}: {missing(table.column_names, column)}")
+        try:
+            found[(slice(None), *index)] = numbers(frame, column, 1)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+    return found
+
+
 # Reading, which trusts nothing.
 
 
 def _content(path: str) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return _parsed(file.read(), path)
+
+
+def _parsed(text: bytes, path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file, object_pairs_hook=_pairs)
+        content = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_pairs)
     except UnicodeDecodeError:
         raise DataError(f"{path}: the text is not UTF-8") from None
     except (ValueError, RecursionError) as error:
