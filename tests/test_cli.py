@@ -252,7 +252,7 @@ def test_help_shows_an_example_of_every_command(run):
     status, out, _ = run("--help")
     assert status == 0
     assert "JAX_COMPILATION_CACHE_DIR" in out
-    for name in ("list", "show", "predict", "gradient", "evaluate", "example"):
+    for name in ("list", "show", "predict", "gradient", "evaluate", "example", "fit"):
         assert name in out
         status, text, _ = run(name, "--help")
         assert status == 0

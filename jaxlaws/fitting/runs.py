@@ -14,7 +14,7 @@ import numpy as np
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.tables import DataError, as_frame, missing, numbers, read, read_table, rows_text
 
-__all__ = ["Runs", "read_runs", "sized"]
+__all__ = ["ALONE", "Runs", "read_runs", "sized"]
 
 ALONE = "all_data"  # the group of a table that has no column of groups
 
