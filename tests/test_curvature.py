@@ -76,6 +76,10 @@ SCALAR = [
 ]
 
 
+# Laws that are no sums of powers, which are not convex in the logs of their inputs.
+BENT = {"data_constrained_overfit", "moe_onset", "sft_saturated"}
+
+
 @pytest.mark.parametrize("law", SCALAR, ids=lambda law: law.name)
 def test_laws_are_convex_in_log_inputs_where_that_is_claimed(law):
     """With coefficients of all signs; and with those that are published, it is claimed."""
@@ -91,11 +95,12 @@ def test_laws_are_convex_in_log_inputs_where_that_is_claimed(law):
         )
 
     with jax.enable_x64(True):
-        assert curve(value, low, high, group).convex
+        assert bool(curve(value, low, high, group).convex) == (law.name not in BENT)
         known = jax.vmap(lambda c: jnp.asarray(curve(value, low, high, c).convex))(signs)
         points = rng.uniform(1, 20, (40, n))
         bends = jax.vmap(lambda c: jax.vmap(lambda x: jax.hessian(value)(x, c))(points))(signs)
     known, bends = np.asarray(known), np.asarray(bends)
-    least = np.linalg.eigvalsh(bends).min((1, 2)) / (abs(bends).max((1, 2, 3)) + 1e-300)
-    assert 0 < known.sum() < 60
-    assert (least[known] >= -1e-9).all()
+    assert known.sum() < 60
+    assert known.any() or law.name in BENT
+    least = np.linalg.eigvalsh(bends[known]).min((1, 2)) / (abs(bends[known]).max((1, 2, 3)) + 1e-300)
+    assert (least >= -1e-9).all()
