@@ -148,6 +148,7 @@ CONDITION = "is not a condition such as 'num_params>2e9'"
         (["evaluate", "sft", "runs.csv", "--holdout", "a>1", "--by", "a"], "not allowed with argument --holdout"),
         (["evaluate", "sft", "runs.csv", "--holdout", "sft_loss>1", "--group", "x"], "--group-column says which"),
         (["evaluate", "sft", "runs.csv", "--holdout", "sft_loss>1", "--smallest", "3"], "--smallest is for --by"),
+        (["evaluate", "sft", "runs.csv", "--by", "sft_data_size", "--coefs", "c.json"], "--coefs: with --holdout or"),
         (["evaluate", "sft", "runs.csv", "--objective", "squared"], "--objective is for a fit"),
         (["evaluate", "sft", "runs.csv", "--weights", "w"], "--weights is for a fit"),
         (["evaluate", "sft", "runs.csv", "--by", "sft_data_size", "--weights", "w"], "runs.csv: no column 'w'"),

@@ -110,6 +110,8 @@ def evaluate(args: argparse.Namespace) -> None:
     law = laws[args.law]
     if args.group is not None:
         raise DataError("--group: all groups of the table are fitted; --group-column says which column has them")
+    if args.coefs is not None:
+        raise DataError("--coefs: with --holdout or --by, coefficients are those of a fit to the table")
     with _opened(args, args.table[0], [law]) as frame:
         runs = read_runs(law, frame, args.group_column, args.weights, first_row=1)
         options = {"objective": args.objective}
