@@ -14,7 +14,7 @@ import numpy as np
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.tables import DataError, as_frame, missing, numbers, read, read_table, rows_text
 
-__all__ = ["ALONE", "Runs", "read_runs", "sized"]
+__all__ = ["ALONE", "Runs", "read_runs", "roomy", "sized"]
 
 ALONE = "all_data"  # the group of a table that has no column of groups
 
@@ -43,11 +43,14 @@ class Runs:
 
     @functools.cached_property
     def places(self) -> np.ndarray:
-        """The runs of each group, [group, row]; the first one of the group again where it has no more."""
+        """The runs of each group, [group, row]; the first one of the group again where it has no more.
+
+        There is some room at the end, so that tables of different lengths share compiled programs.
+        """
         order = np.argsort(self.group, kind="stable")
         counts = np.bincount(self.group, minlength=len(self.groups))
         starts = np.cumsum(counts) - counts
-        row = np.arange(counts.max(initial=0))
+        row = np.arange(roomy(int(counts.max(initial=0))))
         places: np.ndarray = order[starts[:, None] + np.where(row < counts[:, None], row, 0)]
         return places
 
@@ -71,6 +74,12 @@ class Runs:
             measured=self.measured[chosen],
             weights=self.weights[chosen],
         )
+
+
+def roomy(count: int) -> int:
+    """The next number among 8, 12, 16, 24, 32, 48, ..."""
+    power = 1 << (max(count, 9) - 1).bit_length()
+    return next(size for size in (8, 3 * power // 4, power) if count <= size)
 
 
 def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = None, *, first_row: int = 0) -> Runs:

@@ -115,7 +115,8 @@ def _in_rounds(
     """One phase of the search, for all starts or for those that have not converged."""
     _, groups, parts, starts = start.shape
     rows = measured.shape[-1] * parts
-    many = groups if form.shared else min(groups, max(1, CHUNK // rows))
+    # Powers of two, so that other numbers of groups share compiled programs.
+    many = groups if form.shared else min(1 << (groups - 1).bit_length(), 1 << max(CHUNK // rows, 1).bit_length() - 1)
     length = min(starts, max(1, CHUNK // (rows * many)))
     for most in ROUNDS[phase]:
         if found is None:
