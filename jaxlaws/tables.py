@@ -172,7 +172,8 @@ def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights:
         frame = as_frame(table)
     inputs = read(law, frame, group, dtype=dtype)
     outside = Outside(law)
-    outside.add(inputs)
+    if not isinstance(inputs.group, Choice):  # coefficients of the caller's own have a range of their own
+        outside.add(inputs)
     if outside.rows and strict:
         raise DataError(str(outside))
     if outside.rows:

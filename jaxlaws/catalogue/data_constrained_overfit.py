@@ -26,7 +26,9 @@ class Inputs:
 class Coefs:
     """Coefficients of the law."""
 
-    E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf), start=(0, 2.5))
+    # The runs tell it badly: 2.2 and 1.87 predict larger ones about as well. That is what larger runs on the same data
+    # gave (Muennighoff et al. 2023, arXiv:2305.16264, exp(.6254804)).
+    E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, 1.87), start=(0, 1.87))
     A: Scalar = var("weight of 1e9 parameters", bounds=(0, inf), start=(0.1, 1))
     B: Scalar = var("weight of 1e9 tokens", bounds=(0, inf), start=(0.5, 5))
     C: Scalar = var("weight of a parameter per distinct token", bounds=(0, inf), start=(0.1, 2))
@@ -60,13 +62,13 @@ LAW = Law(
     outputs=Outputs,
     groups={
         "all_data": Coefs(
-            E=2.213172605273344,
-            A=0.21749037358704792,
-            B=1.9296154800632672,
-            C=0.8899050902202987,
-            alpha=0.6012037613232171,
-            passes=154.4714677654867,
-            k=0.7217943089377447,
+            E=1.87,
+            A=0.3457617477495473,
+            B=4.6135793028636165,
+            C=1.7831668260553115,
+            alpha=0.6750726067682234,
+            passes=155.42204377401967,
+            k=0.5015734211263639,
         ),
     },
     fallback=mean,
@@ -80,8 +82,8 @@ LAW = Law(
         (
             "all_data",
             {"params": 2810000000.0, "tokens": 40000000000.0, "unique_tokens": 4000000000.0},
-            {"loss": 2.6984912386629403},
+            {"loss": 2.6662858624854846},
         ),
-        ("all_data", {"params": 146500000.0, "tokens": 1.74e11, "unique_tokens": 1e8}, {"loss": 3.907131059609568}),
+        ("all_data", {"params": 146500000.0, "tokens": 1.74e11, "unique_tokens": 1e8}, {"loss": 3.876417224945789}),
     ),
 )

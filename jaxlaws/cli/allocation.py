@@ -17,7 +17,6 @@ from jaxlaws.cli.search import (
     check_answers,
     draws_of,
     entries,
-    fraction,
     number_list,
     print_columns,
     search_arguments,
@@ -25,7 +24,7 @@ from jaxlaws.cli.search import (
     warn_of_range,
     write,
 )
-from jaxlaws.cli.shared import Command, chosen_law, output_format
+from jaxlaws.cli.shared import Command, chosen_law, fraction, output_format
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.optimize import costs
 from jaxlaws.optimize.allocation import allocate

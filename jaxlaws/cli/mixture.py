@@ -21,7 +21,6 @@ from jaxlaws.cli.search import (
     columns_of,
     draws_of,
     entries,
-    fraction,
     number_list,
     print_columns,
     search_arguments,
@@ -29,7 +28,7 @@ from jaxlaws.cli.search import (
     warn_of_range,
     write,
 )
-from jaxlaws.cli.shared import Command, chosen_law, output_format
+from jaxlaws.cli.shared import Command, chosen_law, fraction, output_format
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.tables import DataError

@@ -12,6 +12,7 @@ import narwhals as nw
 import numpy as np
 
 from jaxlaws import tables
+from jaxlaws.arguments import group_ids
 from jaxlaws.catalogue import laws
 from jaxlaws.cli import holdout
 from jaxlaws.cli.shared import (
@@ -22,6 +23,7 @@ from jaxlaws.cli.shared import (
     coefs_argument,
     file_arguments,
     floats,
+    fraction,
     known_group,
     open_table,
     output_format,
@@ -31,6 +33,8 @@ from jaxlaws.cli.shared import (
     usual_format,
     warn,
 )
+from jaxlaws.columns import from_columns
+from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import Tally
 from jaxlaws.tables import DataError, Outside
@@ -91,11 +95,17 @@ def add_commands(command: Command) -> None:
         _example,
         "make a table of random configurations within the range a law was fitted on",
         "jaxlaws example parallel | jaxlaws predict parallel -\n"
-        "jaxlaws example parallel --rows 10000000 -o configurations.parquet",
+        "jaxlaws example parallel --rows 10000000 -o configurations.parquet\n"
+        "jaxlaws example chinchilla --rows 60 --noise 1% --group besiroglu2024 | jaxlaws fit chinchilla -",
+        "With --noise the table has the outputs too, as runs would have measured them: those of the law, with random\n"
+        "errors. What a fit to it finds can be held against the coefficients that it was made with.",
     )
     sub.add_argument("law", metavar="LAW")
     sub.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
     sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which random ones (default 0)")
+    sub.add_argument("--group", metavar="G", help="group of all rows (default: random ones)")
+    about = "also measure the outputs, with errors of this size, such as 1%% or 0.01, relative to the output"
+    sub.add_argument("--noise", metavar="X", type=fraction, help=about)
     sub.add_argument("-o", "--output", metavar="OUT", default="-", help="file to write (default: standard output)")
     sub.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
     sub.set_defaults(json=False)
@@ -237,7 +247,7 @@ def _example(args: argparse.Namespace) -> None:
         raise DataError(f"the range that {law.name} was fitted on is not known for {unbounded[0]}")
     form, compression = output_format(args)
     random = np.random.default_rng(args.seed)
-    names = np.array(list(law.groups))
+    names = np.array(list(law.groups) if args.group is None else [known_group(law, args.group)])
     with files.open_writer(args.output, form or usual_format("csv"), compression) as writer, attended() as watch:
         for start in range(0, args.rows, 1 << 20):
             count = min(1 << 20, args.rows - start)
@@ -250,7 +260,16 @@ def _example(args: argparse.Namespace) -> None:
                     values = np.exp(random.uniform(low, high, (count, *np.shape(low))))
                     values = values.round() if v.integer else values
                 columns.update(zip(v.column_names(law.sizes), values.reshape(count, -1).T, strict=True))
-            groups = pa.DictionaryArray.from_arrays(random.integers(len(names), size=count, dtype=np.int32), names)
+            ids = random.integers(len(names), size=count, dtype=np.int32)
+            groups = pa.DictionaryArray.from_arrays(ids, names)
+            if args.noise is not None:
+                chosen = group_ids(law, names[ids])
+                inputs = from_columns(law, list(columns.values()))
+                (outputs,) = tabulate(law, ("value",), chosen, inputs, count)
+                measured = outputs.reshape(count, -1) * np.exp(
+                    args.noise * random.normal(size=(count, len(law.output_columns)))
+                )
+                columns.update(zip(law.output_columns, measured.T, strict=True))
             writer.write(pa.table({"group": groups.cast(pa.string()), **columns}))
             watch(start + count, (start + count) / args.rows)
 

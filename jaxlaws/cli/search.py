@@ -21,6 +21,7 @@ from jaxlaws.cli.shared import (
     coefs_argument,
     file_arguments,
     floats,
+    fraction,
     known_group,
     open_table,
     output_format,
@@ -40,7 +41,6 @@ __all__ = [
     "columns_of",
     "draws_of",
     "entries",
-    "fraction",
     "number_list",
     "print_columns",
     "search_arguments",
@@ -84,17 +84,6 @@ def number_list(text: str) -> list[float]:
     found = floats(text)
     if any(map(math.isnan, found)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.5,1")
-    return found
-
-
-def fraction(text: str) -> float:
-    """A positive number like 1% or 0.01."""
-    try:
-        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number like 1% or 0.01")
     return found
 
 

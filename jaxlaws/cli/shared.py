@@ -28,6 +28,7 @@ __all__ = [
     "coefs_argument",
     "file_arguments",
     "floats",
+    "fraction",
     "grid",
     "known_group",
     "open_table",
@@ -86,6 +87,17 @@ def floats(text: str) -> list[float]:
         return [float(x) for x in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.5,1") from None
+
+
+def fraction(text: str) -> float:
+    """A positive number like 1% or 0.01."""
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number like 1% or 0.01")
+    return found
 
 
 def seed(text: str) -> int:

@@ -76,6 +76,12 @@ class Fit:
     form: Form = dataclasses.field(repr=False)
     fixed: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
 
+    def __repr__(self) -> str:
+        groups = f"{len(self.coefs)} groups" if len(self.coefs) > 1 else f"group {next(iter(self.coefs))!r}"
+        lost = sum(not converged for converged in self.converged.values())
+        failed = f", {lost} of them not converged" if lost else ""
+        return f"<Fit of {self.law.name}: {groups}, {len(self.runs.group)} runs, R2 {self.scores.r2:.6f}{failed}>"
+
     def interval(self, level: float = 0.9) -> dict[str, tuple[Any, Any]]:
         """Between which values each coefficient lies with a probability, per group, as two records.
 
