@@ -216,10 +216,11 @@ def _show(
     args: argparse.Namespace, problems: Problems, free: list[Var], rows: dict[str, np.ndarray], spread: Any
 ) -> None:
     """One allocation, input by input, or several, a row each."""
-    what = {"loss": [f"{x:.4f}" for x in rows["loss"]], "cost": [f"{x:.4g}" for x in rows["cost"]]}
+    what = {"loss": [f"{x:.4f}" for x in rows["loss"]]}
     if spread is not None:
         losses = zip(rows["loss_low"], rows["loss_high"], strict=True)
         what[f"{spread.level:.0%} of draws"] = [f"{low:.4f} to {high:.4f}" for low, high in losses]
+    what["cost"] = [f"{x:.4g}" for x in rows["cost"]]
     what["multiplier"] = [f"{x:.3g}" for x in rows["multiplier"]]
     good = rows["feasible"] & rows["converged"]
     epochs = np.asarray(problems.columns.get("max_epochs", np.full(len(problems), np.inf)))
