@@ -108,8 +108,8 @@ def read_coefs(path: str | os.PathLike[str], law: Law | None = None) -> dict[str
         ...     coefs = jl.read_coefs(path, law)
         >>> coefs
         {'my model': Coefs(L_inf=1.5, A=4.0, alpha=0.2)}
-        >>> print(law(coefs["my model"], sft_data_size=[1e3, 1e5]))
-        [2.5047... 1.9]
+        >>> print(law(coefs["my model"], sft_data_size=1e5))
+        1.9
     """
     name = os.fspath(path)
     content = _content(name)
@@ -184,7 +184,7 @@ def write_draws(draws: Draws, path: str | os.PathLike[str]) -> None:
 
 
 def read_draws(path: str | os.PathLike[str], law: Law | None = None) -> Draws:
-    """The draws of coefficients in a file, as `Draws.save` and `jaxlaws fit --draws` write them.
+    r"""The draws of coefficients in a file, as `Draws.save` and `jaxlaws fit --draws` write them.
 
     Args:
         path: The file, in Parquet, or a table of another kind with the same columns.
@@ -196,6 +196,16 @@ def read_draws(path: str | os.PathLike[str], law: Law | None = None) -> Draws:
     Raises:
         DataError: The file is damaged, of another law, lacks a coefficient, or has groups of different sizes.
         OSError: The file cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import jaxlaws as jl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "draws.csv")
+        ...     _ = path.write_text("group,L_inf,A,alpha\nmine,1,5,0.3\nmine,1.1,5.2,0.31\n")
+        ...     draws = jl.read_draws(path, jl.laws["sft"])
+        >>> draws.coefs["mine"].A
+        array([5. , 5.2])
     """
     from jaxlaws.fitting.bootstrap import Draws
 
