@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import betainc
 
@@ -312,8 +311,8 @@ def _starts(form: Form, groups: int, starts: int | Mapping[str, Any], seed: int)
 @functools.partial(jax.jit, static_argnums=0)
 def linearised(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Predictions at x, [number, group, part], and their derivatives [number, group, part, row] by the numbers."""
-    predicted, columns = form.derivatives([*x[..., None]], range(form.count), data)
-    return predicted[:, :, 0], jnp.stack([jnp.broadcast_to(c, predicted.shape) for c in columns])[:, :, :, 0]
+    predicted, slopes = form.derivatives([*x[..., None]], range(form.count), data)
+    return predicted[:, :, 0], slopes[:, :, :, 0]
 
 
 def _assembled(

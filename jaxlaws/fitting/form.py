@@ -15,7 +15,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxlaws.law import Law, Var, variables
 
-__all__ = ["Form", "form_of", "linear_fields"]
+__all__ = ["WRITTEN_OUT", "Form", "form_of", "linear_fields"]
+
+WRITTEN_OUT = 16  # numbers; derivatives by more of them are computed in one go, which takes longer, but not to compile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +121,19 @@ class Form:
             return jnp.moveaxis(found, -1, 1)
         return found.reshape(*found.shape[:2], -1)[:, None]
 
-    def derivatives(
-        self, numbers: Sequence[jax.Array], which: Sequence[int], data: Any
-    ) -> tuple[jax.Array, list[jax.Array]]:
-        """Predictions, and their derivatives by some of the numbers [group, part, start]; shared ones are alike."""
-        return self.at(numbers, data), [self.slope(lambda x: self.at(x, data), i)(numbers) for i in which]
+    def derivatives(self, numbers: Sequence[jax.Array], which: Sequence[int], data: Any) -> tuple[jax.Array, jax.Array]:
+        """Predictions [group, part, start, row], and their derivatives by some of the numbers, with these first."""
+        predicted = self.at(numbers, data)
+        if len(which) <= WRITTEN_OUT:
+            slopes = [self.slope(lambda x: self.at(x, data), i)(numbers) for i in which]
+            return predicted, jnp.stack([jnp.broadcast_to(slope, predicted.shape) for slope in slopes])
+        x = jnp.stack(numbers)
+
+        def slope(i: jax.Array) -> jax.Array:
+            found: jax.Array = jax.jvp(lambda x: self.at(list(x), data), (x,), (jnp.zeros_like(x).at[i].set(1),))[1]
+            return found
+
+        return predicted, jax.vmap(slope)(jnp.asarray(which))
 
     def at(self, numbers: Sequence[jax.Array], data: Any) -> jax.Array:
         """Predictions [group, part, start, row] from numbers [group, part, start], shared ones alike in all groups."""

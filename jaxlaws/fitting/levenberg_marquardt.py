@@ -74,6 +74,7 @@ class Found(NamedTuple):
 
 
 MAX_STEPS = 100
+MOST_BENT = 64  # pairs of coefficients; with more, second derivatives take too long to compile, and are left out
 TOLERANCE = 1e-13  # of the objective, that another step would gain
 
 
@@ -162,6 +163,7 @@ def _search(
     lower, upper = (np.asarray(b)[:, None, None, None] for b in (form.lower, form.upper))
     linear = [i for i, is_linear in enumerate(form.linear) if is_linear]
     used = weight > 0
+    exact = not projected and len(form.bent) <= MOST_BENT
 
     def predict(x: Sequence[jax.Array]) -> jax.Array:
         return form.at(x, data)
@@ -170,14 +172,13 @@ def _search(
         return jnp.sum(jnp.where(used, values, 0), -1)
 
     def near(point: Sequence[jax.Array], which: Sequence[int], delta: jax.Array, exact: bool) -> _At:
-        predicted = jnp.broadcast_to(predict(point), (*shape, measured.shape[-1]))
+        predicted, slopes = form.derivatives(point, which, data)
         error, slope = objective.error(predicted, measured), objective.slope(predicted, measured)
         size, delta = jnp.abs(error), delta[..., None]
         far = size > delta
         value = total(over_rows(weight * jnp.where(far, delta * (size - delta / 2), error**2 / 2)))
         force = weight * jnp.where(far, delta * jnp.sign(error), error)
-        columns = [jnp.broadcast_to(form.slope(predict, i)(point), predicted.shape) * slope for i in which]
-        jacobian = jnp.where(used[..., None, :], jnp.stack(columns, -2), 0)
+        jacobian = jnp.where(used[..., None, :], jnp.moveaxis(slopes * slope, 0, -2), 0)
         gradient = jnp.einsum("...pn,...n->...p", jacobian, jnp.where(used, force, 0))
         if exact:
             curvature = jnp.where(far, 0, weight) + objective.bend * force
@@ -210,7 +211,7 @@ def _search(
     def advance(state: _State) -> _State:
         point = list(state.trial)
         point = settled(point, state.delta) if linear else point
-        at = near(point, range(count), state.delta, exact=not projected)
+        at = near(point, range(count), state.delta, exact=exact)
         trial = jnp.stack(point)
         better = state.renewed & jnp.isfinite(at.value) | (at.value <= state.at.value)  # not for NaN
         done = state.converged | state.stuck
@@ -298,7 +299,7 @@ def _step(
 ) -> tuple[jax.Array, jax.Array]:
     """The point that the damped normal equations lead to between the bounds, and what is to be gained there."""
     matrix, gradient = at.matrix, at.gradient
-    size = _totals(jnp.stack([matrix[i, i] for i in range(len(x))]), shared, total)
+    size = _totals(_diagonal(matrix), shared, total)
     slope = _totals(gradient, shared, total)
     held = ((x <= lower) & (slope > 0)) | ((x >= upper) & (slope < 0)) | ~(size > 0)
 
@@ -317,6 +318,10 @@ def _step(
     step = jnp.clip(x + jnp.where(held, step, change), lower, upper) - x
     gain = -jnp.sum(gradient * step, 0) - jnp.sum(step * _product(matrix, step), 0) / 2
     return x + step, total(gain)
+
+
+def _diagonal(matrix: jax.Array) -> jax.Array:
+    return jnp.moveaxis(jnp.diagonal(matrix, axis1=0, axis2=1), -1, 0)
 
 
 def _product(matrix: jax.Array, step: jax.Array) -> jax.Array:
@@ -365,7 +370,7 @@ def _inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], ja
     if count <= UNROLLED:
         return symmetric_inverse(matrix, diagonal)
     index = jnp.arange(count).reshape(-1, *[1] * (matrix.ndim - 2))
-    sizes = jnp.stack([jnp.abs(matrix[i, i]) + diagonal[i] for i in range(count)])
+    sizes = jnp.abs(_diagonal(matrix)) + diagonal
     whole = matrix + jnp.eye(count).reshape(count, count, *[1] * (matrix.ndim - 2)) * jnp.where(
         jnp.isfinite(diagonal), diagonal, 0
     )
