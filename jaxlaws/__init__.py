@@ -36,6 +36,7 @@ from jaxlaws.law import (
 from jaxlaws.optimize import costs as costs
 from jaxlaws.optimize.allocation import Allocation, allocate
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
+from jaxlaws.plots import plot_allocation, plot_fit, plot_mixture
 from jaxlaws.scores import Scores, evaluate
 from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_table, read_table
 
@@ -81,6 +82,9 @@ __all__ = [
     "leave_one_scale_out",
     "mean",
     "optimize_mixture",
+    "plot_allocation",
+    "plot_fit",
+    "plot_mixture",
     "predict",
     "predict_interval",
     "predict_table",

@@ -99,6 +99,13 @@ def runs():
 
 
 @pytest.fixture
+def no_matplotlib(monkeypatch):
+    """Where matplotlib is not installed."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
 def run(capsys, monkeypatch):
     """Run the command: exit status, standard output, standard error."""
 
