@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import jax
 
 import jaxlaws
-from jaxlaws.cli import about, allocation, fitting, holdout, mixture, prediction
+from jaxlaws.cli import about, allocation, fitting, holdout, mixture, plot, prediction
 from jaxlaws.cli.shared import NotFoundError
 from jaxlaws.law import UnknownNameError
 from jaxlaws.tables import DataError
@@ -131,6 +131,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (about, prediction, fitting, holdout, mixture, allocation):
+    for module in (about, prediction, fitting, holdout, plot, mixture, allocation):
         module.add_commands(command)
     return parser

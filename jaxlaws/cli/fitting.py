@@ -22,7 +22,7 @@ from jaxlaws.law import Law, variables
 from jaxlaws.scores import scores_of
 from jaxlaws.tables import DataError
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "runs_in_file", "source_name"]
 
 _Table: TypeAlias = tuple[list[str], list[list[str]]]
 
@@ -160,7 +160,7 @@ def _fit(args: argparse.Namespace) -> None:
         file = stack.enter_context(files.whole_file(args.output)) if args.output not in (None, "-") else None
         try:
             fit = fit_runs(
-                _runs(law, args),
+                runs_in_file(law, args, args.group),
                 objective=args.objective,
                 shared=args.shared,
                 fixed=fixed,
@@ -169,7 +169,7 @@ def _fit(args: argparse.Namespace) -> None:
                 seed=args.seed,
             )
         except DataError as error:
-            raise DataError(f"{_source(args)}: {error}") from None
+            raise DataError(f"{source_name(args)}: {error}") from None
         except ValueError as error:
             raise DataError(str(error)) from None
         if args.draws is not None:
@@ -190,12 +190,13 @@ def _fit(args: argparse.Namespace) -> None:
         raise NotFoundError(f"{count} did not converge{f': {names}' if len(fit.coefs) > 1 else ''}")
 
 
-def _source(args: argparse.Namespace) -> str:
+def source_name(args: argparse.Namespace) -> str:
+    """What errors in the file begin with."""
     return "standard input" if args.table == "-" else str(args.table)
 
 
-def _runs(law: Law, args: argparse.Namespace) -> Runs:
-    """The runs in the file."""
+def runs_in_file(law: Law, args: argparse.Namespace, group: str | None) -> Runs:
+    """The runs in the file, whose groups are in this column."""
     import pyarrow as pa
 
     from jaxlaws import files
@@ -210,7 +211,7 @@ def _runs(law: Law, args: argparse.Namespace) -> Runs:
             first_row += len(table)
     if not found:
         raise DataError("the table has no rows")
-    return read_runs(law, pa.concat_tables(found), args.group, args.weights, first_row=1)
+    return read_runs(law, pa.concat_tables(found), group, args.weights, first_row=1)
 
 
 # What people see.
