@@ -15,7 +15,7 @@ def count(text):
 
 def pytest_addoption(parser):
     parser.addoption("--rows", type=int, default=100_000, help="rows of the files (default 100,000)")
-    parser.addoption("--problems", type=int, default=1000, help="mixtures that are searched for (default 1000)")
+    parser.addoption("--problems", type=int, default=1000, help="problems of searches and fits (default 1000)")
     parser.addoption(
         "--sizes",
         type=lambda text: [count(size) for size in text.split(",")],
