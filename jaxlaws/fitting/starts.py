@@ -54,6 +54,12 @@ def solve_all(
         start: [number, group, part, start].
         warm: Whether starts are near the minimum, so that robust objectives need no other one first.
     """
+    if weight.shape[2] == 1 and start.shape[-1] > 1:  # starts that differ in linear coefficients only are one
+        searched = start[~np.asarray(form.linear)].reshape(-1, start.shape[-1])
+        _, first, again = np.unique(searched, axis=1, return_index=True, return_inverse=True)
+        if len(first) < start.shape[-1]:
+            found = solve_all(form, data, measured, weight, start[..., first], warm)
+            return Found(*(values[..., again.ravel()] for values in found))
     run = functools.partial(_in_rounds, form, data, measured, weight)
     if warm and is_robust(form):
         return run("refine", start)
