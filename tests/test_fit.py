@@ -1,11 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import sampling
 from scipy.optimize import curve_fit, least_squares
 
 import jaxlaws as jl
+from jaxlaws.fitting import bootstrap as bootstrapping
 from jaxlaws.fitting.form import bent_fields, linear_fields
 from jaxlaws.fitting.starts import _compiled, spread
 from jaxlaws.law import variables
@@ -516,3 +518,35 @@ def test_losses_below_zero_are_flagged():
     runs = sft_runs()
     runs["sft_loss"][3] = -1
     assert "sft_loss is not positive in 1 of 14 runs" in jl.fit(SFT, runs).flags["all_data"]
+
+
+def test_draws_in_pieces_are_those_of_one(monkeypatch):
+    fit = jl.fit(SFT, joined(sft_runs(14), sft_runs(20, seed=1)))
+    whole = jl.bootstrap(fit, 24)
+    sizes = []
+    solve = bootstrapping.solve_all
+    monkeypatch.setattr(bootstrapping, "WEIGHTS", 10 * fit.runs.places.size)
+    monkeypatch.setattr(bootstrapping, "solve_all", lambda *a, **k: sizes.append(a[3].shape[2]) or solve(*a, **k))
+    pieces = jl.bootstrap(fit, 24)
+    assert sizes == [10, 10, 4]
+    for name in fit.coefs:
+        np.testing.assert_allclose(pieces.coefs[name].A, whole.coefs[name].A, rtol=1e-9)
+        assert pieces.converged[name] == whole.converged[name]
+
+
+def test_draws_belong_together_in_any_order_of_rows_and_for_any_name(tmp_path):
+    groups = {"7": SFT.coefs(L_inf=np.arange(3.0), A=np.ones(3), alpha=np.ones(3))}
+    groups["nul\0"] = SFT.coefs(L_inf=10 + np.arange(3.0), A=np.ones(3), alpha=np.ones(3))
+    best = {name: jax.tree.map(lambda x: float(x[0]), c) for name, c in groups.items()}
+    draws = jl.Draws(law=SFT, coefs=groups, best=best, converged=dict.fromkeys(groups, 1.0))
+    draws.save(tmp_path / "draws.parquet")
+    table = pq.read_table(tmp_path / "draws.parquet")
+    pq.write_table(table.take([2, 3, 0, 5, 1, 4]), tmp_path / "mixed.parquet")
+    for name in ("draws", "mixed"):
+        found = jl.read_draws(tmp_path / f"{name}.parquet")
+        assert list(found.coefs) == list(groups)
+        for group, coefs in groups.items():
+            np.testing.assert_array_equal(found.coefs[group].L_inf, coefs.L_inf)
+    pq.write_table(table.take([0, 1, 3, 5]), tmp_path / "other.parquet")
+    with pytest.raises(jl.DataError, match="the groups have different draws"):
+        jl.read_draws(tmp_path / "other.parquet")
