@@ -1,11 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import sampling
 from scipy.optimize import curve_fit, least_squares
 
 import jaxlaws as jl
+from jaxlaws.fitting import bootstrap as bootstrapping
 from jaxlaws.fitting.form import bent_fields, linear_fields
 from jaxlaws.fitting.starts import _compiled, spread
 from jaxlaws.law import variables
@@ -320,6 +322,8 @@ def test_bad_groups_are_flagged_and_the_others_fitted():
         ({}, {"fixed": {"L": 1}}, "sft has no coefficient 'L'; it has L_inf, A, alpha"),
         ({}, {"fixed": {"L_inf": [1, 2]}}, r"fixed L_inf has shape \(2,\)"),
         ({}, {"fixed": dict.fromkeys(("L_inf", "A", "alpha"), 1)}, "all coefficients are fixed"),
+        ({}, {"fixed": {"alpha": np.nan}}, "fixed alpha must be finite"),
+        ({}, {"starts": {"alpha": [0.3, np.inf]}}, "starts of alpha must be finite"),
         ({}, {"bounds": {"A": (2, 1)}}, "bounds of A leave nothing between 2 and 1"),
         ({}, {"weights": np.ones(3)}, "weights must be one number per row, 14 of them"),
         ({}, {"weights": -np.ones(14)}, "weights must be at least 0"),
@@ -445,3 +449,104 @@ def test_draws_go_through_searches():
     scale = (c.alpha * c.A / (c.beta * c.B)) ** (1 / (c.alpha + c.beta))
     best = scale * (1e21 / 6) ** (c.beta / (c.alpha + c.beta))
     np.testing.assert_allclose(plan.inputs.params, best, rtol=1e-5)
+
+
+# What is said of a fit must hold.
+
+
+@jl.record
+class X:
+    x: jl.law.Scalar = jl.var("a number", floor=-1e9)
+
+
+@jl.record
+class Y:
+    y: jl.law.Scalar = jl.var("a number")
+
+
+def law_of(fn, **coefs):
+    """A law of one input x, with coefficients of these start ranges."""
+    fields = {name: jl.var("a coefficient", start=start) for name, start in coefs.items()}
+    members = fields | {"__annotations__": dict.fromkeys(coefs, jl.law.Scalar), "__module__": __name__}
+    cls = jl.record(type("C", (), members))
+    return jl.Law(title="t", fn=fn, inputs=X, coefs=cls, outputs=Y, groups={}, formula="", source=SFT.source)
+
+
+def test_what_a_loop_hands_on_is_not_linear():
+    def fn(c, x):  # a**2 * x after three turns
+        return jax.lax.scan(lambda s, _: ((s[1], s[2], c.a * c.a * x.x), None), (x.x, x.x, x.x), None, length=3)[0][0]
+
+    law = law_of(lambda c, x: fn(c, x) + c.b, a=(0.1, 3), b=(0, 1))
+    assert linear_fields(law) == ("b",)
+    assert bent_fields(law) == {("a", "a")}
+    x = np.linspace(0, 1, 8)
+    fit = jl.fit(law, {"x": x, "y": 4 * x + 1})
+    np.testing.assert_allclose(flat(fit.coefs["all_data"]), [2, 1], rtol=1e-8)
+
+
+def test_predictions_that_runs_do_not_tell_have_no_ends():
+    law, params = jl.laws["chinchilla"], np.geomspace(1e8, 1e10, 30)
+    loss = np.asarray(law("besiroglu2024", params=params, tokens=1e11))
+    loss = loss * (1 + 0.003 * np.random.default_rng(0).normal(size=30))
+    fit = jl.fit(law, {"params": params, "tokens": np.full(30, 1e11), "loss": loss}, objective="squared")
+    low, middle, high = jl.predict_interval(fit, "all_data", params=1e9, tokens=np.array([1e11, 1e13]))
+    assert 0 < high[0] - low[0] < 0.1
+    assert (low[1], high[1]) == (-np.inf, np.inf)
+    assert np.isfinite(middle).all()
+
+
+def test_all_starts_reach_an_exact_fit():
+    for objective in ("squared", "huber_log"):
+        assert jl.fit(SFT, sft_runs(noise=0), objective=objective).share["all_data"] > 0.95
+
+
+def test_groups_without_runs_take_nothing_from_others():
+    law = jl.laws["data_constrained"]
+    columns = sampling.columns(law, 40, seed=0)
+    loss = np.asarray(law("all_data", sampling.inputs(law, 40, seed=0)))
+    table = columns | {"loss": loss * (1 + 1e-3 * np.random.default_rng(0).normal(size=40))}
+    fixed = {name: getattr(law.groups["all_data"], name) for name in ("beta", "gamma", "delta")}
+    alone = jl.fit(law, table, fixed=fixed)
+    fit = jl.fit(law, joined(table, table), weights=np.repeat([1.0, 0.0], 40), fixed=fixed)
+    assert fit.flags["g1"] == ("there are no runs of it",)
+    assert (fit.rank["g0"], fit.rank["g1"]) == (6, 1)
+    assert fit.freedom["g0"] == alone.freedom["all_data"] == 34
+    np.testing.assert_allclose(flat(fit.stderr["g0"]), flat(alone.stderr["all_data"]), rtol=1e-4)
+
+
+def test_losses_below_zero_are_flagged():
+    runs = sft_runs()
+    runs["sft_loss"][3] = -1
+    assert "sft_loss is not positive in 1 of 14 runs" in jl.fit(SFT, runs).flags["all_data"]
+
+
+def test_draws_in_pieces_are_those_of_one(monkeypatch):
+    fit = jl.fit(SFT, joined(sft_runs(14), sft_runs(20, seed=1)))
+    whole = jl.bootstrap(fit, 24)
+    sizes = []
+    solve = bootstrapping.solve_all
+    monkeypatch.setattr(bootstrapping, "WEIGHTS", 10 * fit.runs.places.size)
+    monkeypatch.setattr(bootstrapping, "solve_all", lambda *a, **k: sizes.append(a[3].shape[2]) or solve(*a, **k))
+    pieces = jl.bootstrap(fit, 24)
+    assert sizes == [10, 10, 4]
+    for name in fit.coefs:
+        np.testing.assert_allclose(pieces.coefs[name].A, whole.coefs[name].A, rtol=1e-9)
+        assert pieces.converged[name] == whole.converged[name]
+
+
+def test_draws_belong_together_in_any_order_of_rows_and_for_any_name(tmp_path):
+    groups = {"7": SFT.coefs(L_inf=np.arange(3.0), A=np.ones(3), alpha=np.ones(3))}
+    groups["nul\0"] = SFT.coefs(L_inf=10 + np.arange(3.0), A=np.ones(3), alpha=np.ones(3))
+    best = {name: jax.tree.map(lambda x: float(x[0]), c) for name, c in groups.items()}
+    draws = jl.Draws(law=SFT, coefs=groups, best=best, converged=dict.fromkeys(groups, 1.0))
+    draws.save(tmp_path / "draws.parquet")
+    table = pq.read_table(tmp_path / "draws.parquet")
+    pq.write_table(table.take([2, 3, 0, 5, 1, 4]), tmp_path / "mixed.parquet")
+    for name in ("draws", "mixed"):
+        found = jl.read_draws(tmp_path / f"{name}.parquet")
+        assert list(found.coefs) == list(groups)
+        for group, coefs in groups.items():
+            np.testing.assert_array_equal(found.coefs[group].L_inf, coefs.L_inf)
+    pq.write_table(table.take([0, 1, 3, 5]), tmp_path / "other.parquet")
+    with pytest.raises(jl.DataError, match="the groups have different draws"):
+        jl.read_draws(tmp_path / "other.parquet")

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from jaxlaws.fitting.estimation import Fit, check_level, problem, records
+from jaxlaws.fitting.levenberg_marquardt import Found
 from jaxlaws.fitting.starts import solve_all
 from jaxlaws.law import Law, variables
 
 __all__ = ["Draws", "bootstrap"]
+
+WEIGHTS = 1 << 24  # rows of all groups times draws that are in memory together, as weights of 8 bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +80,9 @@ def bootstrap(fit: Fit, draws: int = 1000, *, clusters: Any = None, seed: int = 
     Returns:
         The coefficients of every draw.
 
+    Raises:
+        ValueError: There are fewer than 2 draws, or there are no such clusters.
+
     Example:
         >>> import numpy as np, jaxlaws as jl
         >>> law = jl.laws["sft"]
@@ -91,7 +97,7 @@ def bootstrap(fit: Fit, draws: int = 1000, *, clusters: Any = None, seed: int = 
         raise ValueError(f"there must be at least 2 draws, not {draws}")
     runs, form = fit.runs, fit.form
     random = np.random.default_rng(seed)
-    counts = np.zeros((draws, len(runs.group)))
+    counts = np.zeros((draws, len(runs.group)), np.min_scalar_type(len(runs.group)))
     labels = _labels(fit, clusters)
     for group in range(len(runs.groups)):
         mine = np.flatnonzero((runs.group == group) & (runs.weights > 0))
@@ -99,11 +105,16 @@ def bootstrap(fit: Fit, draws: int = 1000, *, clusters: Any = None, seed: int = 
         several = member.max(initial=0) + 1
         counts[:, mine] = random.multinomial(several, np.full(several, 1 / several), draws)[:, member]
     data, measured, weight = problem(runs, form, fit.fixed)
-    repeated = np.moveaxis(counts[:, runs.places], 0, 1)[:, None]  # [group, 1, draw, row]
-    weight = weight * np.repeat(repeated, weight.shape[-1] // repeated.shape[-1], -1)
     values = {v.name: np.stack([getattr(c, v.name) for c in fit.coefs.values()]) for v in variables(fit.law.coefs)}
     x = np.moveaxis(form.numbers(values), -1, 2)[..., None]  # [number, group, part, 1]
-    found = solve_all(form, data, measured, weight, np.broadcast_to(x, (*x.shape[:3], draws)), warm=True)
+    several = max(1, WEIGHTS // runs.places.size)
+    pieces = []
+    for i in range(0, draws, several):
+        some = np.moveaxis(counts[i : i + several, runs.places], 0, 1)[:, None]  # [group, 1, draw, row]
+        each = weight * np.repeat(some, weight.shape[-1] // some.shape[-1], -1)
+        start = np.broadcast_to(x, (*x.shape[:3], some.shape[2]))
+        pieces.append(solve_all(form, data, measured, each, start, warm=True))
+    found = Found(*(np.concatenate([getattr(piece, name) for piece in pieces], -1) for name in Found._fields))
     fixed = {name: np.repeat(value[:, None], draws, 1) for name, value in fit.fixed.items()}
     converged = np.broadcast_to(found.converged, (len(runs.groups), *found.converged.shape[1:]))
     return Draws(

@@ -16,7 +16,7 @@ from jaxlaws.arguments import check_law, setting
 from jaxlaws.fitting.form import Form, form_of
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found
 from jaxlaws.fitting.runs import Runs, read_runs
-from jaxlaws.fitting.starts import solve_all, spread
+from jaxlaws.fitting.starts import rounding, solve_all, spread
 from jaxlaws.fitting.storage import write_coefs
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import Scores, scores_of
@@ -41,6 +41,8 @@ class Fit:
             different runs ("sandwich"). NaN on a bound, infinite where the runs do not tell.
         covariance: For each group, the covariance matrix of what was fitted, in the order of `names`; 0 for
             coefficients on a bound, NaN where there are no more runs than coefficients.
+        untold: For each group, directions in these numbers in which the runs tell nothing, [direction, number]; an
+            interval of a prediction that changes in one of them is infinite.
         names: Names of the numbers in a covariance matrix, such as `alpha` or `t[0][2]`.
         objective: What was minimised: "squared", "huber_log" or "relative".
         value: What is left of it, a sum over the runs, per group; with shared coefficients over all of them.
@@ -60,6 +62,7 @@ class Fit:
     coefs: Mapping[str, Any]
     stderr: Mapping[str, Any]
     covariance: Mapping[str, np.ndarray]
+    untold: Mapping[str, np.ndarray]
     names: tuple[str, ...]
     objective: str
     value: Mapping[str, float]
@@ -259,6 +262,8 @@ def _fixed(runs: Runs, fixed: Mapping[str, Any]) -> dict[str, np.ndarray]:
             value = np.asarray(fixed[v.name], np.float64)
             if value.shape not in ((), shape):
                 raise ValueError(f"{runs.law.name}: fixed {v.name} has shape {value.shape}, not {shape}")
+            if not np.isfinite(value).all():
+                raise ValueError(f"{runs.law.name}: fixed {v.name} must be finite, not {value}")
             found[v.name] = np.broadcast_to(value, (len(runs.groups), *shape)).copy()
     return found
 
@@ -297,6 +302,8 @@ def _starts(form: Form, groups: int, starts: int | Mapping[str, Any], seed: int)
         value = np.atleast_1d(np.asarray(starts[name], np.float64))
         if value.shape[1:] not in ((), full):
             raise ValueError(f"{form.law.name}: starts of {name} have shape {value.shape}; it must end in {full}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"{form.law.name}: starts of {name} must be finite")
         value = value if value.ndim > 1 else value.reshape(-1, *[1] * len(full))
         values[name] = np.broadcast_to(value, (len(value), *full))
     count = max(map(len, values.values()))
@@ -322,7 +329,7 @@ def _assembled(
     value = np.where(np.isfinite(found.value), found.value, np.inf)
     best = value.argmin(-1)[..., None]
     least = np.take_along_axis(value, best, -1)
-    share = (value <= least * (1 + SAME) + np.finfo(float).tiny).mean(-1)
+    share = (value <= least * (1 + SAME) + rounding(form, measured, weight)).mean(-1)
     converged = np.take_along_axis(found.converged, best, -1)[..., 0]
     x = np.take_along_axis(found.x, np.broadcast_to(best[None], (*found.x.shape[:3], 1)), -1)[..., 0]
 
@@ -344,6 +351,7 @@ def _assembled(
         coefs=dict(zip(groups, coefs, strict=True)),
         stderr=dict(zip(groups, records(form, spread_of.stderr, {k: 0 * v for k, v in fixed.items()}), strict=True)),
         covariance={name: spread_of.covariance[i] for i, name in enumerate(groups)},
+        untold={name: np.concatenate(spread_of.untold[i]) for i, name in enumerate(groups)},
         names=_all_names(form),
         objective=form.objective,
         value=per_group(least[..., 0], lambda v: float(v.sum())),
@@ -392,6 +400,7 @@ def _all_names(form: Form) -> tuple[str, ...]:
 class _Spread:
     stderr: np.ndarray  # [number, group, part]
     covariance: np.ndarray  # [group, all numbers, all numbers]
+    untold: list[list[np.ndarray]]  # for each group, [direction, all numbers]
     rank: np.ndarray  # [group, part]
     condition: np.ndarray  # [group, part]
     vague: np.ndarray  # [number, group, part], whether the runs do not tell it
@@ -423,10 +432,14 @@ def _statistics(
     size = parts * count
     stderr, vague = np.zeros_like(x), np.zeros(x.shape, bool)
     covariance = np.zeros((groups, size, size))
+    untold: list[list[np.ndarray]] = [[] for _ in range(groups)]
     rank, condition, free = (np.zeros((groups, parts)) for _ in range(3))
 
-    def analysed(matrix: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Any:
-        """Covariance, standard errors and more from derivatives [row, number]."""
+    def analysed(matrix: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray, absent: int = 0) -> Any:
+        """Covariance, standard errors and more from derivatives [row, number].
+
+        Of the numbers that are not on a bound, `absent` belong to groups without runs, and take nothing from others.
+        """
         scale = np.linalg.norm(matrix, axis=0)
         scale = np.where(scale > 0, scale, np.inf)
         scaled = matrix / scale
@@ -437,7 +450,7 @@ def _statistics(
         # A coefficient that takes part in a direction in which the errors do not change is not known.
         blind = np.eye(len(scale)) - known @ known.T
         unknown = ~bound & (np.sqrt(np.abs(np.diag(blind))) > 1e-4)
-        left = int((weight > 0).sum()) - loose
+        left = int((weight > 0).sum()) - loose + absent
         force, steepness = _score(error, objective.delta)
         inner = known.T @ (scaled.T * steepness) @ scaled @ known
         inverse = known @ np.linalg.pinv(inner, hermitian=True) @ known.T / scale / scale[:, None]
@@ -446,10 +459,10 @@ def _statistics(
         elif objective.delta == np.inf:
             found = inverse * (weight * error**2).sum() / left
         else:
-            found = inverse @ (matrix.T * weight * force**2) @ matrix @ inverse * (1 + loose / left)
+            found = inverse @ (matrix.T * weight * force**2) @ matrix @ inverse * (1 + (loose - absent) / left)
         stderr = np.where(bound, np.nan, np.where(unknown, np.inf, np.sqrt(np.diag(found))))
         least = singular[:loose].min(initial=top) if len(singular) >= loose else 0.0
-        return found, stderr, unknown, known.shape[1], top / least if least > 0 else np.inf, left
+        return found, stderr, unknown, top / least if least > 0 else np.inf, left, _untold(blind, scale, bound)
 
     if not form.shared:
         for g in range(groups):
@@ -458,7 +471,9 @@ def _statistics(
                 found = analysed(jacobian[:, g, q, there].T, error[g, q, there], weight[g, q, there], bound[:, g, q])
                 place = slice(q * count, (q + 1) * count)
                 covariance[g, place, place] = found[0]
-                stderr[:, g, q], vague[:, g, q], rank[g, q], condition[g, q], free[g, q] = found[1:]
+                stderr[:, g, q], vague[:, g, q], condition[g, q], free[g, q] = found[1:5]
+                rank[g, q] = count - bound[:, g, q].sum() - len(found[5])
+                untold[g].append(np.pad(found[5], ((0, 0), (q * count, size - (q + 1) * count))))
     else:
         own = count - shared
         matrix = np.zeros((groups, jacobian.shape[-1], shared + groups * own))
@@ -467,13 +482,28 @@ def _statistics(
             matrix[g, :, shared + g * own : shared + (g + 1) * own] = jacobian[shared:, g, 0].T
         there = used[:, 0]
         bounds = np.concatenate([bound[:shared, 0, 0], *(bound[shared:, g, 0] for g in range(groups))])
-        found = analysed(matrix[there], error[:, 0][there], weight[:, 0][there], bounds)
+        absent = int((~bound[shared:, ~there.any(-1), 0]).sum())
+        found = analysed(matrix[there], error[:, 0][there], weight[:, 0][there], bounds, absent)
         for g in range(groups):
             place = np.r_[:shared, shared + g * own : shared + (g + 1) * own]
             covariance[g] = found[0][np.ix_(place, place)]
             stderr[:, g, 0], vague[:, g, 0] = found[1][place], found[2][place]
-            rank[g], condition[g], free[g] = min(found[3], count), found[4], found[5]
-    return _Spread(stderr, covariance, rank, condition, vague, bound, free)
+            condition[g], free[g] = found[3:5]
+            untold[g].append(found[5][:, place])
+            ours = untold[g][0]
+            sizes = np.abs(ours).max(axis=0, initial=0)
+            rank[g] = count - bound[:, g].sum() - np.linalg.matrix_rank(ours / np.where(sizes > 0, sizes, 1))
+    return _Spread(stderr, covariance, untold, rank, condition, vague, bound, free)
+
+
+def _untold(blind: np.ndarray, scale: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Directions in which the errors do not change, [direction, number], from the projection on them, scaled."""
+    free = np.flatnonzero(~bound)
+    size, axes = np.linalg.eigh(blind[np.ix_(free, free)])
+    axes = np.where(np.abs(axes) > 1e-6, axes, 0).T[size > 0.5]  # without what rounding leaves
+    found = np.zeros((len(axes), len(bound)))
+    found[:, free] = axes / np.where(np.isfinite(scale), scale, 1)[free]
+    return found
 
 
 def _score(error: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -517,6 +547,9 @@ def _flags(runs: Runs, form: Form, x: np.ndarray, converged: np.ndarray, found: 
         ]
         if len(constant):
             said.append(f"the same in all runs: {', '.join(constant)}")
+        for column, values in zip(runs.law.output_columns, runs.measured[mine].T, strict=True):
+            if 0 < 2 * (values <= 0).sum() < len(values):  # more of them may be what the law is about
+                said.append(f"{column} is not positive in {(values <= 0).sum()} of {len(values)} runs")
         rows = np.concatenate([inputs[mine], runs.measured[mine]], 1)
         repeats = len(rows) - len(np.unique(rows, axis=0))
         if repeats:

@@ -269,9 +269,24 @@ def _dependent(jaxpr: Any, given: Sequence[bool]) -> list[bool]:
             continue
         inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
         inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-        if isinstance(inner, Jaxpr) and len(inner.invars) == len(marks):
+        if equation.primitive.name == "scan":
+            found = _dependent_scan(inner, marks, equation.params["num_consts"], equation.params["num_carry"])
+        elif isinstance(inner, Jaxpr) and len(inner.invars) == len(marks):
             found = _dependent(inner, marks)
         else:
             found = [True] * len(equation.outvars)
         marked |= {v for v, mark in zip(equation.outvars, found, strict=True) if mark}
     return [is_marked(v) for v in jaxpr.outvars]
+
+
+def _dependent_scan(body: Any, given: Sequence[bool], constants: int, carried: int) -> list[bool]:
+    """The same for a loop, in which what one turn hands on is an input of the next one."""
+    marks = list(given)
+    while True:
+        found = _dependent(body, marks)
+        after = [*marks]
+        for i, mark in enumerate(found[:carried], constants):
+            after[i] |= mark
+        if after == marks:
+            return found
+        marks = after

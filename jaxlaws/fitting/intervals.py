@@ -16,8 +16,15 @@ from jaxlaws.law import Law, UnknownNameError, variables
 __all__ = ["Interval", "predict_interval"]
 
 
+ROUNDING = 1e-6  # of what the parts of a change come to, below which they cancel
+
+
 class Interval(NamedTuple):
-    """Where a prediction lies: NumPy arrays of the shape of the prediction, in its unit."""
+    """Where a prediction lies: NumPy arrays of the shape of the prediction, in its unit.
+
+    The interval of a fit is infinite where its runs do not tell the prediction, as far from the only value that they
+    have of an input, and NaN where there are no more runs than coefficients.
+    """
 
     low: np.ndarray
     middle: np.ndarray
@@ -110,6 +117,9 @@ def _of_fit(fit: Fit, group: str, inputs: Any, tail: float, run: bool) -> list[n
     for part, slope in enumerate(np.moveaxis(slopes[:, 0], 1, 0)):
         block = slice(part * count, (part + 1) * count)
         variance[part] = np.einsum("pn,pq,qn->n", slope, matrix[block, block], slope)
+        untold = fit.untold[group][:, block]
+        moved = np.abs(untold @ slope) > ROUNDING * (np.abs(untold) @ np.abs(slope))
+        variance[part] = np.where(moved.any(axis=0), np.inf, variance[part])
     outputs = len(fit.law.output_columns)
 
     def per_row(values: np.ndarray) -> np.ndarray:

@@ -16,9 +16,10 @@ from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import MAX_STEPS, Found, is_robust, refine, search
 from jaxlaws.numerics import keep_powers
 
-__all__ = ["solve_all", "spread"]
+__all__ = ["rounding", "solve_all", "spread"]
 
 CHUNK = 1 << 12  # rows times problems that are solved together: few wait for the one that takes longest
+EXACT = 1e-13  # relative errors that rounding leaves
 DISTINCT = 16  # minima of the first search, at most, from which the second one goes on
 
 
@@ -70,7 +71,7 @@ def solve_all(
     if weight.shape[2] > 1:  # every start is a problem of its own
         return run("refine", found.x) if is_robust(form) else run("refine", found.x, found)
     # Starts that have met go on as one.
-    chosen, owner = _distinct(found.value)
+    chosen, owner = _distinct(found.value, rounding(form, measured, weight))
     index = np.broadcast_to(chosen[None], (len(start), *start.shape[1:3], chosen.shape[-1]))
     refined = run("refine", np.take_along_axis(found.x, index, -1))
 
@@ -89,12 +90,20 @@ def solve_all(
     )
 
 
-def _distinct(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rounding(form: Form, measured: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """What rounding may leave of the objective where every run is met, [group, part, 1]; or of all groups together."""
+    size = measured if form.objective == "squared" else 1.0
+    least: np.ndarray = EXACT**2 * (weight * size**2).sum(-1)
+    return least.sum((0, 1), keepdims=True) if form.shared else least
+
+
+def _distinct(value: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of values along the last axis, the places of the least ones that differ, and to which of them each belongs."""
     flat = value.reshape(-1, value.shape[-1])
+    least = np.broadcast_to(rounding, (*value.shape[:-1], 1)).ravel()
     chosen = np.zeros((len(flat), min(DISTINCT, flat.shape[1])), int)
     owner = np.full(flat.shape, -1)
-    for row, values in enumerate(flat):
+    for row, values in enumerate(np.where(flat <= least[:, None], 0, flat)):
         order = np.argsort(values, kind="stable")
         ranked = values[order]
         new = np.isfinite(ranked) & ~(np.diff(ranked, prepend=-np.inf) <= 1e-6 * np.abs(ranked))

@@ -211,12 +211,21 @@ def read_draws(path: str | os.PathLike[str], law: Law | None = None) -> Draws:
 
     name, table, content = _read_draws(os.fspath(path))
     law = _law_of(name, content, law)
-    member = np.asarray(table["group"].to_pylist(), object)
-    order = list(dict.fromkeys(member.tolist()))
-    if len({int((member == group).sum()) for group in order}) > 1:
+    if table["group"].null_count:
+        raise DataError(f"{name}: column 'group' has empty values")
+    member: dict[str, list[int]] = {}
+    for row, group in enumerate(table["group"].to_pylist()):
+        member.setdefault(str(group), []).append(row)
+    order = list(member)
+    if len({len(rows) for rows in member.values()}) > 1:
         raise DataError(f"{name}: the groups have different numbers of draws")
+    if "draw" in table.column_names:  # draws of groups with shared coefficients belong together
+        number = table["draw"].to_numpy()
+        member = {g: [rows[i] for i in np.argsort(number[rows], kind="stable")] for g, rows in member.items()}
+        if any((number[rows] != number[member[order[0]]]).any() for rows in member.values()):
+            raise DataError(f"{name}: the groups have different draws")
     fields = {v.name: _field(name, table, v) for v in variables(law.coefs)}
-    coefs = {g: law.coefs(**{key: values[member == g] for key, values in fields.items()}) for g in order}
+    coefs = {g: law.coefs(**{key: values[rows] for key, values in fields.items()}) for g, rows in member.items()}
     if content:
         best = _groups(name, content, law)
         if set(best) != set(order):
