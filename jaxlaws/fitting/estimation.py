@@ -371,14 +371,19 @@ def _assembled(
 
 def records(form: Form, x: np.ndarray, fixed: Mapping[str, np.ndarray]) -> list[Any]:
     """The coefficients of each group, from numbers [number, group, part, ...] with any axes of draws last."""
-    found = []
-    for g in range(x.shape[1]):
-        numbers = [np.moveaxis(row, 0, -1) for row in x[:, g]]
-        with jax.enable_x64(True):
-            fields = {name: np.asarray(value) for name, value in form.fields(numbers).items()}
-        fields |= {name: value[g] for name, value in fixed.items()}
-        found.append(form.law.coefs(**{k: float(v) if v.ndim == 0 else v for k, v in fields.items()}))
-    return found
+    fields, start = dict(fixed), 0
+    for (name, shape), size in zip(form.shapes, form.sizes, strict=True):
+        field = np.moveaxis(x[start : start + size], (0, 2), (-1, -2))  # [group, ..., part, number]
+        field = field if form.parts > 1 else field[..., 0, :]
+        fields[name] = field.reshape(*field.shape[:-1], *shape)
+        start += size
+    single = x.ndim == 3
+    return [
+        form.law.coefs(
+            **{name: float(v[g]) if single and v.ndim == 1 else np.array(v[g]) for name, v in fields.items()}
+        )
+        for g in range(x.shape[1])
+    ]
 
 
 def in_table_order(runs: Runs, form: Form, values: np.ndarray) -> np.ndarray:
