@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sampling
+from scipy import stats
 from scipy.optimize import curve_fit, least_squares
 
 import jaxlaws as jl
@@ -550,3 +551,78 @@ def test_draws_belong_together_in_any_order_of_rows_and_for_any_name(tmp_path):
     pq.write_table(table.take([0, 1, 3, 5]), tmp_path / "other.parquet")
     with pytest.raises(jl.DataError, match="the groups have different draws"):
         jl.read_draws(tmp_path / "other.parquet")
+
+
+def slopes_of(c, size):
+    """Derivatives of the law by L_inf, A and alpha."""
+    power = size**-c.alpha
+    return np.stack([np.ones_like(size), power, -c.A * np.log(size) * power], -1)
+
+
+def test_errors_of_shared_coefficients_and_weighted_runs_are_those_of_the_joint_problem():
+    weights = np.random.default_rng(2).uniform(0.2, 3, 34)
+    runs = joined(sft_runs(14), sft_runs(20, seed=1, A=3.0))
+    for objective in ("squared", "relative"):
+        fit = jl.fit(SFT, runs, weights=weights, shared=["alpha"], objective=objective)
+        size, loss = runs["sft_data_size"], runs["sft_loss"]
+        matrix, error = np.zeros((34, 5)), np.zeros(34)
+        for i, (c, mine) in enumerate(zip(fit.coefs.values(), (slice(0, 14), slice(14, 34)), strict=True)):
+            matrix[mine, 1 + 2 * i : 3 + 2 * i] = slopes_of(c, size[mine])[:, :2]
+            matrix[mine, 0] = slopes_of(c, size[mine])[:, 2]
+            error[mine] = c.L_inf + c.A * size[mine] ** -c.alpha - loss[mine]
+        scale = np.ones(34) if objective == "squared" else loss
+        matrix, error = matrix * np.sqrt(weights)[:, None] / scale[:, None], error * np.sqrt(weights) / scale
+        covariance = np.linalg.inv(matrix.T @ matrix) * (error @ error) / 29
+        assert fit.freedom["g1"] == 29
+        for i, name in enumerate(fit.coefs):
+            place = np.array([0, 1 + 2 * i, 2 + 2 * i])
+            np.testing.assert_allclose(fit.covariance[name], covariance[np.ix_(place, place)], rtol=1e-6)
+            errors = [getattr(fit.stderr[name], field) for field in ("alpha", "L_inf", "A")]
+            np.testing.assert_allclose(errors, np.sqrt(np.diag(covariance))[place], rtol=1e-6)
+
+
+def test_intervals_of_a_run_add_its_own_deviation():
+    runs, new = sft_runs(40, 0.01), np.array([1e3, 1e6, 1e8])
+    for objective in ("squared", "relative"):
+        fit = jl.fit(SFT, runs, objective=objective)
+        c, (size, loss) = fit.coefs["all_data"], runs.values()
+        deviation = loss - (c.L_inf + c.A * size**-c.alpha)
+        middle = c.L_inf + c.A * new**-c.alpha
+        if objective == "relative":
+            deviation = deviation / (loss - deviation) * middle[:, None]
+        own = np.sum(deviation**2, -1) / 37
+        law = np.einsum("ni,ij,nj->n", slopes_of(c, new), fit.covariance["all_data"], slopes_of(c, new))
+        low, _, high = jl.predict_interval(fit, "all_data", sft_data_size=new, run=True, level=0.95)
+        half = stats.t.ppf(0.975, 37) * np.sqrt(law + own)
+        np.testing.assert_allclose([middle - low, high - middle], [half, half], rtol=1e-6)
+        # Draws, with the deviations of the runs themselves.
+        low, _, high = jl.predict_interval(jl.bootstrap(fit, 2000), "all_data", sft_data_size=new, run=True, level=0.9)
+        np.testing.assert_allclose(high - low, 2 * half * 1.645 / stats.t.ppf(0.975, 37), rtol=0.2)
+
+
+def test_errors_of_robust_fits_are_those_of_fits_to_new_runs():
+    sets, size = 300, np.geomspace(200, 4e5, 60)
+    noise = 0.003 * np.random.default_rng(0).standard_t(3, (sets, 60))
+    groups = np.repeat([str(i) for i in range(sets)], 60)
+    loss = ((1 + 5 * size**-0.3) * np.exp(noise)).ravel()
+    table = {"sft_data_size": np.tile(size, sets), "sft_loss": loss, "group": groups}
+    fit = jl.fit(SFT, table, objective="huber_log", starts={"alpha": [0.3]})
+    for name in ("L_inf", "A", "alpha"):
+        found, said = (np.array([getattr(c, name) for c in each.values()]) for each in (fit.coefs, fit.stderr))
+        assert 0.85 < np.median(said) / found.std() < 1.15
+
+
+def test_outputs_have_intervals_of_their_own():
+    law = jl.laws["domain_mixture"]
+    group = next(iter(law.groups))
+    columns, inputs = sampling.columns(law, 60, seed=0), sampling.inputs(law, 60, seed=0)
+    loss = np.asarray(law(group, inputs))
+    loss = loss * (1 + np.array([0.001, 0.002, 0.003, 0.004, 0.005]) * np.random.default_rng(0).normal(size=loss.shape))
+    fit = jl.fit(law, columns | dict(zip(law.output_columns, loss.T, strict=True)))
+    assert fit.form.parts == 5
+    half = jl.predict_interval(fit, "all_data", inputs, level=0.9)
+    # The variances of the predictions at the runs sum to that of the errors times the coefficients that are told.
+    free = fit.freedom["all_data"]
+    variance = ((half.high - half.low) / 2 / stats.t.ppf(0.95, free)) ** 2
+    error = np.sum(fit.residuals**2, 0) / free
+    np.testing.assert_allclose(variance.sum(0), error * 10, rtol=1e-4)  # 11 coefficients, of shares that sum to 1
