@@ -626,3 +626,25 @@ def test_outputs_have_intervals_of_their_own():
     variance = ((half.high - half.low) / 2 / stats.t.ppf(0.95, free)) ** 2
     error = np.sum(fit.residuals**2, 0) / free
     np.testing.assert_allclose(variance.sum(0), error * 10, rtol=1e-4)  # 11 coefficients, of shares that sum to 1
+
+
+@jl.record
+class Outputs:
+    y: jl.law.Vector = jl.var("numbers", shape="k", columns="y{}")
+
+
+@jl.record
+class Coefs:
+    a: jl.law.Vector = jl.var("coefficients", shape="k")
+
+
+def test_outputs_that_share_saturated_coefficients_are_not_separate():
+    def fn(c, x):  # 0 at random coefficients, with its derivatives
+        return jnp.exp(-jnp.square(c.a) * x.x) + 0.5 * jnp.exp(-jnp.square(jnp.roll(c.a, 1)) * x.x)
+
+    law = jl.Law(title="t", fn=fn, inputs=X, coefs=Coefs, outputs=Outputs, groups={}, formula="", source=SFT.source)
+    x, a = np.geomspace(1e5, 1e10, 20), np.array([1e-4, 3e-4, 6e-5])
+    y = np.exp(-(a**2) * x[:, None]) + 0.5 * np.exp(-(np.roll(a, 1) ** 2) * x[:, None])
+    fit = jl.fit(law, {"x": x} | {f"y{i + 1}": y[:, i] for i in range(3)}, starts={"a": [[2e-4, 2e-4, 1e-4]]})
+    assert fit.form.parts == 1
+    np.testing.assert_allclose(fit.coefs["all_data"].a, a, rtol=1e-6)

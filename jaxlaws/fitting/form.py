@@ -209,7 +209,18 @@ def _separate(law: Law, fitted: Sequence[Var], sample: Any) -> bool:
     )
     slopes = jax.vmap(jax.jacfwd(law.fn), in_axes=(None, 0))(coefs, sample)
     other = ~np.eye(law.sizes[axis], dtype=bool)
-    return not any(np.any(np.asarray(getattr(slopes, v.name))[:, other]) for v in fitted)
+    if any(np.any(np.asarray(getattr(slopes, v.name))[:, other]) for v in fitted):
+        return False
+    # A derivative can also be lost in rounding, where a law saturates; NaN is not.
+    known = np.isfinite(jax.vmap(law.fn, in_axes=(None, 0))(coefs, sample))
+    for i, mine in enumerate(~other):
+        row = {v.name: np.array(getattr(coefs, v.name)) for v in variables(law.coefs)}
+        for v in fitted:
+            row[v.name][i] = np.nan
+        found = np.asarray(jax.vmap(law.fn, in_axes=(None, 0))(law.coefs(**row), sample))
+        if np.any((np.isnan(found) & known)[:, ~mine]):
+            return False
+    return True
 
 
 @functools.cache
