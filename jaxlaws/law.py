@@ -301,7 +301,11 @@ class Law:
     @functools.cached_property
     def sizes(self) -> Mapping[str, int]:
         """The size of each named axis, for example `{"domain": 5}`."""
-        coefs = next(iter(self.groups.values()))
+        coefs = next(iter(self.groups.values()), None)
+        if coefs is None:
+            if any(v.shape for v in variables(self.coefs)):
+                raise ValueError(f"{self.name} has no group, from which the sizes of its vectors would be known")
+            return {}
         return {
             axis: size
             for v in variables(self.coefs)

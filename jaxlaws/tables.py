@@ -364,7 +364,8 @@ def _ids(law: Law, groups: Mapping[str, Any], names: nw.Series[Any], first_row: 
         ids = _ids_of_dictionaries(names.to_native(), positions)
         if not ids.size or ids.min() >= 0:
             return ids
-    if names.dtype in (nw.Categorical, nw.Enum, nw.String):  # Arrow has several kinds of strings
+    numbered = names.dtype.is_integer() and any(name.lstrip("-").isdigit() for name in positions)
+    if numbered or names.dtype in (nw.Categorical, nw.Enum, nw.String):  # Arrow has several kinds of strings
         names = names.cast(nw.String)
     if names.null_count():
         raise DataError(f"column {names.name!r} has no value: {rows_text(names.is_null().to_numpy(), first_row)}")

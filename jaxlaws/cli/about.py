@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -71,9 +72,9 @@ def _show(args: argparse.Namespace) -> None:
     print()
     print_table(("output", "what", "unit"), [(_names(law, output), output.description, output.unit)])
     print()
-    about = [(v.name, v.description, v.unit) for v in variables(law.coefs)]
+    about = [(v.name, v.description, v.unit, _bounds(v)) for v in variables(law.coefs)]
     if any(v.shape for v in variables(law.coefs)):
-        print_table(("coefficient", "what", "unit"), about)
+        print_table(("coefficient", "what", "unit", "fitted within"), about)
         for name, coefs in groups.items():
             print(f"\ngroup {name}")
             for field, value in coefs.items():
@@ -83,9 +84,9 @@ def _show(args: argparse.Namespace) -> None:
     elif len(groups) <= 2:
         values = zip(*([repr(value) for value in coefs.values()] for coefs in groups.values()), strict=True)
         rows = [(*row, *own) for row, own in zip(about, values, strict=True)]
-        print_table(("coefficient", "what", "unit", *groups), rows)
+        print_table(("coefficient", "what", "unit", "fitted within", *groups), rows)
     else:
-        print_table(("coefficient", "what", "unit"), about)
+        print_table(("coefficient", "what", "unit", "fitted within"), about)
         print()
         names = [v.name for v in variables(law.coefs)]
         print_table(("group", *names), [(name, *map(repr, coefs.values())) for name, coefs in groups.items()])
@@ -93,6 +94,14 @@ def _show(args: argparse.Namespace) -> None:
     for key, value in dataclasses.asdict(law.source).items():
         if value not in ("", None):
             print(f"{key:9} {value}")
+
+
+def _bounds(v: Var) -> str:
+    """Between which values a fit keeps a coefficient."""
+    low, high = v.bounds
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    return f">= {low:g}" if math.isinf(high) else f"<= {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
 
 
 def _names(law: Law, v: Var) -> str:

@@ -165,7 +165,8 @@ def _spread_columns(spread: Spread, drawn: Any, free: list[Var]) -> dict[str, An
     found = {}
     for v in free:
         found[f"{v.name}_low"], found[f"{v.name}_high"] = spread.ends(getattr(drawn.inputs, v.name))
-    found["loss_low"], found["loss_high"] = spread.ends(drawn.loss)
+    for name in ("loss", "cost"):
+        found[f"{name}_low"], found[f"{name}_high"] = spread.ends(getattr(drawn, name))
     return found | {"draws_answered": spread.answered}
 
 
@@ -216,11 +217,12 @@ def _show(
     args: argparse.Namespace, problems: Problems, free: list[Var], rows: dict[str, np.ndarray], spread: Any
 ) -> None:
     """One allocation, input by input, or several, a row each."""
-    what = {"loss": [f"{x:.4f}" for x in rows["loss"]]}
-    if spread is not None:
-        losses = zip(rows["loss_low"], rows["loss_high"], strict=True)
-        what[f"{spread.level:.0%} of draws"] = [f"{low:.4f} to {high:.4f}" for low, high in losses]
-    what["cost"] = [f"{x:.4g}" for x in rows["cost"]]
+    what = {}
+    for name, form, given in (("loss", ".4f", "target"), ("cost", ".4g", "budget")):
+        what[name] = [f"{x:{form}}" for x in rows[name]]
+        if spread is not None and given not in problems.columns:
+            between = zip(rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
+            what[f"{spread.level:.0%} of draws"] = [f"{low:{form}} to {high:{form}}" for low, high in between]
     what["multiplier"] = [f"{x:.3g}" for x in rows["multiplier"]]
     good = rows["feasible"] & rows["converged"]
     epochs = np.asarray(problems.columns.get("max_epochs", np.full(len(problems), np.inf)))
@@ -244,6 +246,9 @@ def _show(
     else:
         found = {v.name: [f"{x:.4g}" for x in rows[v.name]] for v in free}
         for v in free:
+            if spread is not None:
+                between = zip(rows[f"{v.name}_low"], rows[f"{v.name}_high"], strict=True)
+                found[f"{v.name} in {spread.level:.0%}"] = [f"{low:.4g} to {high:.4g}" for low, high in between]
             if args.within is not None:
                 found |= {f"{end} {v.name}": [f"{x:.4g}" for x in rows[f"{end}_{v.name}"]] for end in ends}
             if any(at := [_bound(v, rows, most, i) for i in range(len(problems))]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -79,7 +80,7 @@ def add_commands(command: Command) -> None:
     sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which points (default 0)")
     about = "file to write draws of the coefficients to, in Parquet: fits to resampled runs (bootstrap)"
     sub.add_argument("--draws", metavar="DRAWS", help=about)
-    sub.add_argument("--resamples", metavar="N", type=_count, default=1000, help="how many draws (default 1000)")
+    sub.add_argument("--resamples", metavar="N", type=_count, help="how many draws (default 1000)")
     about = "input whose values tell which runs are drawn together (default: runs are drawn one by one)"
     sub.add_argument("--clusters", metavar="INPUT", help=about)
     sub.add_argument("-o", "--output", metavar="OUT", help="file to write the coefficients to, in JSON")
@@ -91,7 +92,7 @@ def add_commands(command: Command) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of starts")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
 
@@ -154,6 +155,10 @@ def _fit(args: argparse.Namespace) -> None:
     from jaxlaws import files
 
     law = laws[args.law]
+    if args.draws is None and (args.resamples is not None or args.clusters is not None):
+        raise DataError("--resamples and --clusters are for --draws")
+    if args.draws is not None and not os.path.isdir(folder := os.path.dirname(args.draws) or "."):
+        raise DataError(f"{args.draws}: there is no folder {folder}")
     fixed, bounds = _merged("fixed", args.fixed), _merged("bounds", args.bounds)
     with contextlib.ExitStack() as stack:
         # Opened first: what is wrong with it is told before the search.
@@ -174,7 +179,7 @@ def _fit(args: argparse.Namespace) -> None:
             raise DataError(str(error)) from None
         if args.draws is not None:
             try:
-                bootstrap(fit, args.resamples, clusters=args.clusters, seed=args.seed).save(args.draws)
+                bootstrap(fit, args.resamples or 1000, clusters=args.clusters, seed=args.seed).save(args.draws)
             except ValueError as error:
                 raise DataError(str(error)) from None
         if file is not None:

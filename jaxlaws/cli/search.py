@@ -21,8 +21,8 @@ from jaxlaws.cli.shared import (
     coefs_argument,
     file_arguments,
     floats,
-    fraction,
     known_group,
+    level,
     open_table,
     output_format,
     print_table,
@@ -71,7 +71,7 @@ def search_arguments(sub: Any) -> None:
     )
     sub.add_argument("--draws", metavar="DRAWS", help=f"{about}between which values the answers lie")
     about = "how many of the answers lie there (default 90%%)"
-    sub.add_argument("--level", metavar="P", type=fraction, default=0.9, help=about)
+    sub.add_argument("--level", metavar="P", type=level, default=0.9, help=about)
     sub.add_argument("--in-range", action="store_true", help="search only the range that the law was fitted on")
     file_arguments(sub)
 
@@ -330,8 +330,6 @@ class Spread:
     """
 
     def __init__(self, level: float, found: Any):
-        if not 0 < level < 1:
-            raise DataError(f"--level must be between 0 and 100%, not {100 * level:g}%")
         self.level = level
         self._good = np.asarray(found.feasible & found.converged)
 
@@ -377,6 +375,9 @@ def draws_of(args: argparse.Namespace, law: Law, groups: Sequence[str]) -> Any:
     for name in groups:
         if name not in draws.coefs:
             raise DataError(f"{args.draws}: {UnknownNameError.of('group', name, draws.coefs)}")
+    for name in dict.fromkeys(groups):
+        for flag in draws.flags.get(name, ()):
+            warn(f"{args.draws}: group {name}: {flag}")
     fields = {
         v.name: np.stack([getattr(draws.coefs[name], v.name) for name in groups], axis=1) for v in variables(law.coefs)
     }

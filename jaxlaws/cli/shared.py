@@ -31,6 +31,7 @@ __all__ = [
     "fraction",
     "grid",
     "known_group",
+    "level",
     "open_table",
     "output_format",
     "print_json",
@@ -97,6 +98,14 @@ def fraction(text: str) -> float:
         found = math.nan
     if not 0 < found < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number like 1% or 0.01")
+    return found
+
+
+def level(text: str) -> float:
+    """A share between 0 and 1, like 90% or 0.9."""
+    found = fraction(text)
+    if found >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 90% or 0.9")
     return found
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxlaws.fitting.estimation import Fit, check_level, problem, records
@@ -29,6 +30,7 @@ class Draws:
             as coefficients, and have an answer per draw. Draws of groups with shared coefficients belong together.
         best: The coefficients of each group that the draws are about: those fitted to all runs.
         converged: The share of the draws whose fit converged, per group; NaN where that is not known.
+        flags: What is to be known of the fit of each group before one relies on it.
         fit: The fit that was resampled, if it is known.
     """
 
@@ -36,7 +38,13 @@ class Draws:
     coefs: Mapping[str, Any]
     best: Mapping[str, Any]
     converged: Mapping[str, float]
+    flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     fit: Fit | None = dataclasses.field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        count = len(jax.tree.leaves(next(iter(self.coefs.values())))[0])
+        groups = f"{len(self.coefs)} groups" if len(self.coefs) > 1 else f"group {next(iter(self.coefs))!r}"
+        return f"<Draws of {self.law.name}: {groups}, {count} draws>"
 
     @property
     def stderr(self) -> dict[str, Any]:
@@ -120,6 +128,7 @@ def bootstrap(fit: Fit, draws: int = 1000, *, clusters: Any = None, seed: int = 
     return Draws(
         law=fit.law,
         best=fit.coefs,
+        flags=fit.flags,
         coefs=dict(zip(runs.groups, records(form, found.x, fixed), strict=True)),
         converged={name: float(converged[i].all(0).mean()) for i, name in enumerate(runs.groups)},
         fit=fit,

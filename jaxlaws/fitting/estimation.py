@@ -221,6 +221,8 @@ def fit_runs(
             rows = rows_text(bad, runs.first_row)
             raise DataError(f"column {columns} must be positive for objective {objective!r}: {rows}")
     known = [v.name for v in variables(law.coefs)]
+    if isinstance(shared, str):
+        raise ValueError(f"shared must be names in a list, such as [{shared!r}]")
     common = [v.name for v in variables(law.coefs) if v.shared] if shared is None else list(shared)
     for name in (*common, *(fixed or {}), *(bounds or {})):
         if name not in known:
@@ -270,7 +272,10 @@ def _fixed(runs: Runs, fixed: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _bounds(law: Law, given: Mapping[str, tuple[float | None, float | None]]) -> dict[str, tuple[float, float]]:
     found = {v.name: v.bounds for v in variables(law.coefs)}
-    for name, (low, high) in given.items():
+    for name, pair in given.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"{law.name}: bounds of {name} must be a pair such as (0, None), not {pair!r}")
+        low, high = pair
         found[name] = (-np.inf if low is None else float(low), np.inf if high is None else float(high))
         if not found[name][0] < found[name][1]:
             raise ValueError(f"{law.name}: the bounds of {name} leave nothing between {low} and {high}")

@@ -130,6 +130,9 @@ def _groups(frame: Any, group: str | None, first_row: int) -> tuple[tuple[str, .
     series = frame[column]
     if series.null_count():
         raise DataError(f"column {column!r} has no value: {rows_text(series.is_null().to_numpy(), first_row)}")
+    empty = np.array([name == "" for name in series.to_list()])
+    if empty.any():
+        raise DataError(f"column {column!r} has no value: {rows_text(empty, first_row)}")
     position: dict[str, int] = {}
     ids = [position.setdefault(str(name), len(position)) for name in series.to_list()]
     return tuple(position), np.asarray(ids)

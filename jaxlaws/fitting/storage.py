@@ -146,6 +146,7 @@ def _with_ranges(law: Law, ranges: Mapping[str, Any], path: str) -> Any:
         about = dataclasses.field(metadata={"var": dataclasses.replace(v, range=known)})
         fields.append((v.name, Any, about))
     made = dataclasses.make_dataclass(law.inputs.__name__, fields, frozen=True, kw_only=True, eq=False)
+    made.__module__, made.__doc__ = law.inputs.__module__, law.inputs.__doc__
     return jax.tree_util.register_dataclass(made)
 
 
@@ -165,6 +166,8 @@ def write_draws(draws: Draws, path: str | os.PathLike[str]) -> None:
 
     from jaxlaws import files
 
+    if files.format_of(os.fspath(path))[0] != "parquet":
+        raise DataError(f"{os.fspath(path)}: draws are written in Parquet; give the file the suffix .parquet")
     law, count = draws.law, len(jax.tree.leaves(next(iter(draws.coefs.values())))[0])
     columns: dict[str, Any] = {
         "group": [name for name in draws.coefs for _ in range(count)],
@@ -232,7 +235,9 @@ def read_draws(path: str | os.PathLike[str], law: Law | None = None) -> Draws:
             raise DataError(f"{name}: the groups of the draws are not those of the fit that the file tells of")
     else:
         best = {g: jax.tree.map(lambda x: x.mean(axis=0), c) for g, c in coefs.items()}
-    return Draws(law=law, coefs=coefs, best=best, converged=dict.fromkeys(order, math.nan))
+    entries = content.get("groups", {})
+    flags = {g: tuple(map(str, entries[g].get("flags", ()))) for g in order if g in entries}
+    return Draws(law=law, coefs=coefs, best=best, converged=dict.fromkeys(order, math.nan), flags=flags)
 
 
 METADATA = "jaxlaws"  # of a Parquet file: the fit that the draws are of, in JSON
@@ -291,7 +296,7 @@ def _parsed(text: bytes, path: str) -> dict[str, Any]:
     try:
         content = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_pairs)
     except UnicodeDecodeError:
-        raise DataError(f"{path}: the text is not UTF-8") from None
+        raise DataError(f"{path}: this is not JSON, but no text at all; files of draws go with --draws") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: this is not JSON: {error}") from None
     return _object(content, path, "")
