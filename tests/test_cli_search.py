@@ -561,7 +561,7 @@ def test_a_search_that_does_not_end_says_so(run, monkeypatch):
     ("args", "words"),
     [
         (("sft",), "sft has no proportions of domains to search for; "),
-        (("domain_mixtures",), "did you mean 'domain_mixture'?"),
+        (("domain_mixtures",), "did you mean 'domain_mixture'"),
         (("domain_mixture", "--group", "70"), "did you mean '70M'?"),
         (("domain_mixture", "--upper", "0.1"), "no mixture: the upper bounds"),
         (("domain_mixture", "--upper", "0.1", "--group", "70M"), "domain_mixture: no mixture: the upper bounds"),
@@ -636,6 +636,9 @@ def test_bad_tables(run, text, words):
 def test_help_shows_examples_that_run(run, asked, command, module, name):
     status, text, _ = run(command, "--help")
     assert status == 0
+    law = jl.laws["domain_mixture"]
+    best = {"410M": law.groups["410M"]}
+    jl.Draws(law=law, coefs={"410M": jl.stack([best["410M"]] * 2)}, best=best, converged={}).save("draws.parquet")
     examples = re.findall(rf"^  jaxlaws ({command} .*)$", text, re.MULTILINE)
     assert len(examples) >= 3
     for example in examples:
