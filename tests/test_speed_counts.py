@@ -82,14 +82,14 @@ def test_formulas_count():
     assert {name: powers_of(law) for name, law in jl.laws.items()} == {
         "chinchilla": 2,
         "data_constrained": 4,
-        "data_constrained_overfit": 2,
+        "data_constrained_overfit": 3,
         "data_mixing": 0,
         "domain_mixture": 0,
         "domain_mixture_power": 0,
         "moe": 2,
         "moe_onset": 2,
         "parallel": 2,
-        "parallel_square_root": 1,
+        "parallel_square_root": 2,
         "sft": 1,
         "sft_saturated": 0,
     }

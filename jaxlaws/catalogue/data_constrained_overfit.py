@@ -49,7 +49,7 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
     params, tokens = at_least(x.params, FLOOR), at_least(x.tokens, FLOOR)
     unique = at_least(x.unique_tokens, FLOOR_UNIQUE)
     epochs = tokens / unique
-    overfit = c.C * (params / unique) * (epochs / jnp.sqrt(epochs * epochs + c.passes * c.passes))
+    overfit = c.C * (params / unique) * epochs * power(epochs * epochs + c.passes * c.passes, -0.5)
     above = c.A * power(params / 1e9, -c.alpha) + c.B * power(tokens / 1e9, -c.alpha) + overfit
     return c.E + jnp.exp(c.k * log(above))
 
@@ -73,7 +73,7 @@ LAW = Law(
     },
     fallback=mean,
     formula="E + exp(k*log(A*(params/1e9)**-alpha + B*(tokens/1e9)**-alpha + C*params*tokens/unique_tokens"
-    "/sqrt(tokens*tokens + passes*passes*unique_tokens*unique_tokens)))",
+    "*(tokens*tokens + passes*passes*unique_tokens*unique_tokens)**-0.5))",
     objective="huber_log",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"

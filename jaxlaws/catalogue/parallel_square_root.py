@@ -2,8 +2,6 @@
 
 from math import inf
 
-import jax.numpy as jnp
-
 from jaxlaws.law import Law, Scalar, Source, mean, record, var
 from jaxlaws.numerics import at_least, power
 
@@ -51,7 +49,7 @@ class Outputs:
 def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
     size = power(at_least(x.num_params, FLOOR) / 1e9, -c.alpha)
-    return c.E + c.A * size + (c.B + c.C * size) / jnp.sqrt(at_least(x.parallel_size, FLOOR))
+    return c.E + c.A * size + (c.B + c.C * size) * power(at_least(x.parallel_size, FLOOR), -0.5)
 
 
 ALPHA = 0.260635588766543
@@ -71,7 +69,7 @@ LAW = Law(
         ),
     },
     fallback=mean,
-    formula="E + A*(num_params/1e9)**-alpha + (B + C*(num_params/1e9)**-alpha)/sqrt(parallel_size)",
+    formula="E + A*(num_params/1e9)**-alpha + (B + C*(num_params/1e9)**-alpha)*parallel_size**-0.5",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"
     ),

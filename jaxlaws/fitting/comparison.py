@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxlaws.arguments import check_law
 from jaxlaws.catalogue import laws as catalogue
-from jaxlaws.display import print_table
 from jaxlaws.fitting.estimation import Fit, fit_runs
 from jaxlaws.fitting.holdout import (
     SMALLEST,
@@ -124,6 +123,8 @@ class Comparison:
         return skipped + [f"{law.name}: {flag}" for law in self.laws for flag in law.flags]
 
     def __repr__(self) -> str:
+        from jaxlaws.display import print_table  # which loads what a result that is not shown does not need
+
         text = io.StringIO()
         print_table(list(self.columns), list(zip(*self.columns.values(), strict=True)), file=text)
         return "\n".join([self.heading, *text.getvalue().splitlines(), *self.notes])
