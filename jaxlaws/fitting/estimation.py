@@ -502,7 +502,8 @@ def _statistics(
             untold[g].append(found[5][:, place])
             ours = untold[g][0]
             sizes = np.abs(ours).max(axis=0, initial=0)
-            rank[g] = count - bound[:, g].sum() - np.linalg.matrix_rank(ours / np.where(sizes > 0, sizes, 1))
+            lost = np.linalg.matrix_rank(ours / np.where(sizes > 0, sizes, 1)) if len(ours) else 0
+            rank[g] = count - bound[:, g].sum() - lost
     return _Spread(stderr, covariance, untold, rank, condition, vague, bound, free)
 
 
