@@ -147,7 +147,7 @@ def test_runs_of_a_law_without_noise_give_it_back(name):
     if "not tell" not in str(fit.flags[group]):
         for v in variables(law.coefs):
             value = np.asarray(getattr(coefs, v.name))
-            np.testing.assert_allclose(getattr(fit.coefs[group], v.name), value, rtol=1e-2, atol=1e-3 * np.ptp(value))
+            np.testing.assert_allclose(getattr(fit.coefs[group], v.name), value, rtol=1e-6, atol=1e-7 * np.ptp(value))
 
 
 @pytest.mark.parametrize("name", jl.laws)

@@ -58,8 +58,7 @@ def test_agrees_with_the_source_that_reads_runs(frame, source, monkeypatch):
     rows = rows_of(columns(jl.laws["data_constrained"], 200, decades=0.3))
     table = rows_of({name: frame[name].to_numpy() for name in ("params", "tokens", "unique_tokens")})
     for group in GROUPS:
-        rtol = 1e-6 if group == "few" else 1e-9  # few runs hardly tell the coefficients apart
-        np.testing.assert_allclose(values(ours(rows, group)), values(theirs(rows, group)), rtol=rtol)
+        np.testing.assert_allclose(values(ours(rows, group)), values(theirs(rows, group)), rtol=1e-9)
         losses = [values(law(table, group))[:, 0] for law in (theirs, ours)]
         r2 = [1 - np.mean((x - frame["loss"]) ** 2) / frame["loss"].var(ddof=0) for x in losses]
         assert abs(r2[0] - r2[1]) < 1e-9

@@ -22,7 +22,18 @@ from jaxlaws.law import Law, variables
 from jaxlaws.scores import Scores, scores_of
 from jaxlaws.tables import DataError, rows_text
 
-__all__ = ["FLOAT64", "Fit", "check_level", "fit", "fit_runs", "linearised", "problem", "records", "t_quantile"]
+__all__ = [
+    "FLOAT64",
+    "Fit",
+    "check_level",
+    "fit",
+    "fit_runs",
+    "fixed_values",
+    "linearised",
+    "problem",
+    "records",
+    "t_quantile",
+]
 
 FLOAT64 = np.dtype(np.float64)
 SAME = 1e-6  # relative difference of objectives that count as the same minimum
@@ -227,7 +238,7 @@ def fit_runs(
     for name in (*common, *(fixed or {}), *(bounds or {})):
         if name not in known:
             raise ValueError(f"{law.name} has no coefficient {name!r}; it has {', '.join(known)}")
-    values = _fixed(runs, fixed or {})
+    values = fixed_values(runs, fixed or {})
     form = form_of(
         law,
         jax.tree.map(lambda x: x[:4], runs.inputs),
@@ -255,7 +266,7 @@ def problem(runs: Runs, form: Form, fixed: Mapping[str, np.ndarray]) -> tuple[An
     return (runs.padded(runs.inputs), dict(fixed)), measured[:, :, None], weight[:, :, None]
 
 
-def _fixed(runs: Runs, fixed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def fixed_values(runs: Runs, fixed: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Values of fixed coefficients for all groups, [group, ...]."""
     found = {}
     for v in variables(runs.law.coefs):
@@ -376,12 +387,7 @@ def _assembled(
 
 def records(form: Form, x: np.ndarray, fixed: Mapping[str, np.ndarray]) -> list[Any]:
     """The coefficients of each group, from numbers [number, group, part, ...] with any axes of draws last."""
-    fields, start = dict(fixed), 0
-    for (name, shape), size in zip(form.shapes, form.sizes, strict=True):
-        field = np.moveaxis(x[start : start + size], (0, 2), (-1, -2))  # [group, ..., part, number]
-        field = field if form.parts > 1 else field[..., 0, :]
-        fields[name] = field.reshape(*field.shape[:-1], *shape)
-        start += size
+    fields = dict(fixed) | form.fields(list(np.moveaxis(x, 2, -1)))
     single = x.ndim == 3
     return [
         form.law.coefs(

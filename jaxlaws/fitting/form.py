@@ -81,10 +81,11 @@ class Form:
         )
 
     def fields(self, numbers: Sequence[Any]) -> dict[str, Any]:
-        """The fields that are fitted, from numbers [..., part]."""
+        """The fields that are fitted, from numbers [..., part], in NumPy or in JAX as these are."""
+        stack = np.stack if isinstance(numbers[0], np.ndarray) else jnp.stack
         found, start = {}, 0
         for (name, shape), size in zip(self.shapes, self.sizes, strict=True):
-            field = jnp.stack(numbers[start : start + size], -1)
+            field = stack(numbers[start : start + size], -1)
             field = field if self.parts > 1 else field[..., 0, :]
             found[name] = field.reshape(*field.shape[:-1], *shape)
             start += size
@@ -100,7 +101,7 @@ class Form:
         return np.concatenate(found)
 
     def predict(self, shared: Sequence[Any], own: Sequence[Any], data: Any) -> jax.Array:
-        """Predictions [group, part, start, row] from numbers [start] and [group, part, start], for `Model`.
+        """Predictions [group, part, start, row] from numbers [start] and [group, part, start],.
 
         Data are the inputs, [group, row, ...], and the values of the fixed fields, [group, ...].
         """

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxlaws.arguments import setting
-from jaxlaws.fitting.estimation import FLOAT64, fit_runs, linearised, problem, records
-from jaxlaws.fitting.form import linear_fields
+from jaxlaws.fitting.estimation import FLOAT64, fixed_values, linearised, problem, records
+from jaxlaws.fitting.form import form_of, linear_fields
 from jaxlaws.fitting.runs import Runs
 from jaxlaws.law import variables
 
@@ -26,17 +27,22 @@ def refit_linear(runs: Runs, coefs: Any) -> Any:
     """
     law = runs.law
     linear = linear_fields(law)
-    fixed = {v.name: getattr(coefs, v.name) for v in variables(law.coefs) if v.name not in linear}
-    bounds = dict.fromkeys(linear, (None, None))
-    fit = fit_runs(runs, objective="squared", shared=(), fixed=fixed, bounds=bounds)
-    (found,) = fit.coefs.values()
-    x = fit.form.numbers({name: np.asarray(getattr(found, name))[None] for name in linear})  # [number, 1, part]
-    data, _, _ = problem(runs, fit.form, fit.fixed)
+    fixed = fixed_values(runs, {v.name: getattr(coefs, v.name) for v in variables(law.coefs) if v.name not in linear})
+    form = form_of(
+        law,
+        jax.tree.map(lambda x: x[:4], runs.inputs),
+        several=False,
+        shared=(),
+        fixed=fixed,
+        bounds=dict.fromkeys(linear, (-np.inf, np.inf)),
+        objective="squared",
+    )
+    data, measured, weight = problem(runs, form, fixed)
+    x = np.zeros((form.count, 1, form.parts))
     with setting(FLOAT64):
-        slopes = np.asarray(linearised(fit.form, data, x)[1])
-    for part in range(x.shape[2]):
-        _, size, axes = np.linalg.svd(slopes[:, 0, part].T, full_matrices=False)
-        told = axes[size > np.finfo(np.float64).eps * max(slopes.shape[0], slopes.shape[-1]) * size.max()]
-        if len(told) < len(x):
-            x[:, 0, part] = told.T @ (told @ x[:, 0, part])
-    return records(fit.form, x, fit.fixed)[0]
+        constant, slopes = map(np.asarray, linearised(form, data, x))
+    for part in range(form.parts):
+        there = weight[0, part, 0] > 0
+        rest = (measured[0, part, 0] - constant[0, part])[there]
+        x[:, 0, part] = np.linalg.lstsq(slopes[:, 0, part, there].T, rest, rcond=None)[0]
+    return records(form, x, fixed)[0]
