@@ -4,22 +4,9 @@ from math import inf
 
 import jax.numpy as jnp
 
+from jaxlaws.catalogue.data_constrained import FLOOR, FLOOR_UNIQUE, Inputs, Outputs
 from jaxlaws.law import Law, Scalar, Source, mean, record, var
 from jaxlaws.numerics import at_least, log, power
-
-FLOOR = 1e-18
-FLOOR_UNIQUE = 1.0
-
-
-@record
-class Inputs:
-    """Inputs of the law."""
-
-    params: Scalar = var("parameters", unit="parameters", range=(7098752, 3899710720), floor=FLOOR, missing=0.0)
-    tokens: Scalar = var(
-        "training tokens, repeats included", unit="tokens", range=(1e8, 3e11), floor=FLOOR, missing=0.0
-    )
-    unique_tokens: Scalar = var("distinct tokens", unit="tokens", range=(1e8, 1.74e11), floor=FLOOR_UNIQUE, missing=1.0)
 
 
 @record
@@ -35,13 +22,6 @@ class Coefs:
     alpha: Scalar = var("exponent of params and tokens", bounds=(0, inf), start=(0.2, 1))
     passes: Scalar = var("passes after which overfitting levels off", unit="epochs", bounds=(1, 1e4), start=(30, 300))
     k: Scalar = var("exponent of the sum", bounds=(0, inf), start=(0.4, 1.2))
-
-
-@record
-class Outputs:
-    """Outputs of the law."""
-
-    loss: Scalar = var("validation loss", unit="nat/token")
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

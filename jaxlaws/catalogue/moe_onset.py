@@ -2,26 +2,9 @@
 
 from math import inf
 
+from jaxlaws.catalogue.moe import FLOOR, Inputs, Outputs
 from jaxlaws.law import Law, Scalar, Source, mean, record, var
 from jaxlaws.numerics import at_least, power
-
-FLOOR = 1.0
-
-
-@record
-class Inputs:
-    """Inputs of the law."""
-
-    dense_parameter_count: Scalar = var(
-        "parameters of the dense model that the experts are added to",
-        unit="parameters",
-        range=(16527360, 368123904),
-        floor=FLOOR,
-        missing=0.0,
-    )
-    num_experts: Scalar = var(
-        "experts per layer", unit="experts", range=(1, 512), floor=FLOOR, missing=0.0, integer=True
-    )
 
 
 @record
@@ -33,13 +16,6 @@ class Coefs:
     alpha: Scalar = var("exponent of dense_parameter_count", bounds=(0, inf), start=(0.1, 0.6))
     beta: Scalar = var("exponent of many experts", bounds=(0, inf), start=(0.05, 0.5))
     e0: Scalar = var("experts that the dense model is worth", unit="experts", bounds=(0, inf), start=(0, 30))
-
-
-@record
-class Outputs:
-    """Outputs of the law."""
-
-    loss_validation: Scalar = var("validation loss", unit="nat/token")
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

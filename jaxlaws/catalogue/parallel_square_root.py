@@ -2,30 +2,9 @@
 
 from math import inf
 
+from jaxlaws.catalogue.parallel import FLOOR, Inputs, Outputs
 from jaxlaws.law import Law, Scalar, Source, mean, record, var
 from jaxlaws.numerics import at_least, power
-
-FLOOR = 1e-12
-
-
-@record
-class Inputs:
-    """Inputs of the law."""
-
-    num_params: Scalar = var(
-        "non-embedding parameters",
-        unit="parameters",
-        range=(535813376, 4383854084),
-        floor=FLOOR,
-        aliases=("n_params", "params", "n"),
-    )
-    parallel_size: Scalar = var(
-        "parallel streams",
-        range=(1, 4),
-        floor=FLOOR,
-        integer=True,
-        aliases=("p", "degree", "mp_size", "world_size"),
-    )
 
 
 @record
@@ -37,13 +16,6 @@ class Coefs:
     B: Scalar = var("weight of the streams", unit="nat/token", bounds=(0, inf))
     C: Scalar = var("weight of size and streams together", unit="nat/token", bounds=(0, inf))
     alpha: Scalar = var("exponent of num_params", shared=True, bounds=(0, inf), start=(0.1, 0.6))
-
-
-@record
-class Outputs:
-    """Outputs of the law."""
-
-    loss: Scalar = var("validation loss", unit="nat/token")
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

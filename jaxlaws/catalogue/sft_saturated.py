@@ -5,17 +5,9 @@ from math import log as ln
 
 import jax.numpy as jnp
 
+from jaxlaws.catalogue.sft import FLOOR, Inputs, Outputs
 from jaxlaws.law import Law, Scalar, Source, mean, record, var
 from jaxlaws.numerics import at_least, log
-
-FLOOR = 1.0
-
-
-@record
-class Inputs:
-    """Inputs of the law."""
-
-    sft_data_size: Scalar = var("fine-tuning examples", unit="examples", range=(200, 409600), floor=FLOOR, integer=True)
 
 
 @record
@@ -26,13 +18,6 @@ class Coefs:
     A: Scalar = var("loss above it without fine-tuning", unit="nat/token", bounds=(0, inf))
     alpha: Scalar = var("exponent of many examples", bounds=(0, inf), start=(0.1, 1))
     log_n0: Scalar = var("log of the examples that halve A", bounds=(ln(100), ln(1e7)), start=(ln(1e3), ln(1e6)))
-
-
-@record
-class Outputs:
-    """Outputs of the law."""
-
-    sft_loss: Scalar = var("loss after fine-tuning", unit="nat/token")
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:
