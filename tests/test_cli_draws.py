@@ -110,7 +110,7 @@ def test_whole_numbers_are_names_of_groups_like_any_other(run):
         ("fit chinchilla runs.csv --draws none/draws.parquet", "none/draws.parquet: there is no folder none"),
         ("fit chinchilla runs.csv --draws draws.csv", "draws.csv: draws are written in Parquet"),
         ("allocate chinchilla --draws other.parquet --budget 1e22", "these are coefficients of 'sft', not of"),
-        ("allocate chinchilla --draws d.parquet --budget 1e22 --level 90", "'90' is not a share like 90% or 0.9"),
+        ("allocate chinchilla --draws d.parquet --budget 1e22 --level 90", "'90' is not between 0 and 1"),
         ("allocate chinchilla --coefs other.parquet --budget 1e22", "files of draws go with --draws"),
     ],
 )

@@ -289,7 +289,7 @@ def test_standard_errors_have_two_digits(value, error, text, brief):
         ("sft runs.csv --fixed alpha=1,alpha=2", "'alpha' is given twice"),
         ("sft runs.csv --fixed alpha=1 --fixed alpha=2", "--fixed: 'alpha' is given twice"),
         ("sft runs.csv --fixed alpha=1,A=2,L_inf=3", "all coefficients are fixed; there is nothing to fit"),
-        ("sft runs.csv --starts 0", "'0' is not a whole number from 1 on"),
+        ("sft runs.csv --starts 0", "'0' is not a number of starts"),
         ("sft runs.csv --seed x", "'x' is not a whole number"),
         ("sft runs.csv -o no/coefs.json", "no/coefs.json: No such file or directory"),
         ("sft runs.csv more.csv", "unrecognized arguments: more.csv"),

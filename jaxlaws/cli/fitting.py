@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jaxlaws.catalogue import laws
-from jaxlaws.cli.shared import FORMATS, Command, NotFoundError, print_table, seed
+from jaxlaws.cli.shared import FORMATS, Command, NotFoundError, count_of, print_table, seed, whole_table
 from jaxlaws.fitting.bootstrap import bootstrap
 from jaxlaws.fitting.estimation import Fit, fit_runs
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
-from jaxlaws.fitting.runs import Runs, read_runs, sized
+from jaxlaws.fitting.runs import Runs, read_runs
 from jaxlaws.fitting.storage import coefs_text
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import scores_of
@@ -76,11 +76,11 @@ def add_commands(command: Command) -> None:
     about = "least and largest values of coefficients, in place of those of the law; E=0: has no largest one"
     sub.add_argument("--bounds", metavar="NAME=X:Y,...", type=_bounds, action="append", default=[], help=about)
     about = "how many points the search starts from (default 64)"
-    sub.add_argument("--starts", metavar="N", type=_count, default=64, help=about)
+    sub.add_argument("--starts", metavar="N", type=count_of("starts"), default=64, help=about)
     sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which points (default 0)")
     about = "file to write draws of the coefficients to, in Parquet: fits to resampled runs (bootstrap)"
     sub.add_argument("--draws", metavar="DRAWS", help=about)
-    sub.add_argument("--resamples", metavar="N", type=_count, help="how many draws (default 1000)")
+    sub.add_argument("--resamples", metavar="N", type=count_of("draws"), help="how many draws (default 1000)")
     about = "input whose values tell which runs are drawn together (default: runs are drawn one by one)"
     sub.add_argument("--clusters", metavar="INPUT", help=about)
     sub.add_argument("-o", "--output", metavar="OUT", help="file to write the coefficients to, in JSON")
@@ -88,12 +88,6 @@ def add_commands(command: Command) -> None:
 
 
 # What the user types.
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
 
 
 def _names(text: str) -> list[str]:
@@ -202,21 +196,8 @@ def source_name(args: argparse.Namespace) -> str:
 
 def runs_in_file(law: Law, args: argparse.Namespace, group: str | None) -> Runs:
     """The runs in the file, whose groups are in this column."""
-    import pyarrow as pa
-
-    from jaxlaws import files
-
-    found, first_row = [], 1
-    with files.open_reader(args.table, args.source, typed=False, whole=True) as reader:
-        law = sized(law, reader.schema.names)
-        numbers = [*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases)]
-        numbers += [*law.output_columns, *([args.weights] if args.weights else [])]
-        for table in reader:
-            found.append(files.parsed(table, numbers, first_row) if reader.format == "csv" else table)
-            first_row += len(table)
-    if not found:
-        raise DataError("the table has no rows")
-    return read_runs(law, pa.concat_tables(found), group, args.weights, first_row=1)
+    table = whole_table(args.table, args.source, [law], [args.weights] if args.weights else [])
+    return read_runs(law, table, group, args.weights, first_row=1)
 
 
 # What people see.

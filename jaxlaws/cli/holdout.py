@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlaws import tables
 from jaxlaws.catalogue import laws
-from jaxlaws.cli.shared import FORMATS, Command, print_json, print_table
+from jaxlaws.cli.shared import FORMATS, Command, count_of, print_json, print_table, whole_table
 from jaxlaws.fitting.comparison import compare_frame
 from jaxlaws.fitting.holdout import (
     SMALLEST,
@@ -26,9 +26,9 @@ from jaxlaws.fitting.holdout import (
     steps_of,
 )
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
-from jaxlaws.fitting.runs import read_runs, sized
+from jaxlaws.fitting.runs import read_runs
 from jaxlaws.fitting.scales import WITHIN, names_in
-from jaxlaws.law import Law, as_dict, variables
+from jaxlaws.law import Law, as_dict
 from jaxlaws.scores import Scores
 from jaxlaws.tables import DataError
 
@@ -78,16 +78,10 @@ def hold_out_arguments(sub: Any, objective: str = "as the law says") -> None:
     about = "fit to the runs of smaller scale, and score on the next, from scale to scale of this column"
     held.add_argument("--by", metavar="COLUMN", help=about)
     about = f"how many smaller scales a group must have for one to be predicted (default {SMALLEST})"
-    sub.add_argument("--smallest", metavar="N", type=_count, help=about)
+    sub.add_argument("--smallest", metavar="N", type=count_of("scales"), help=about)
     about = f"what a fit minimises (default: {objective})"
     sub.add_argument("--objective", choices=tuple(OBJECTIVES), help=about)
     sub.add_argument("--weights", metavar="COLUMN", help="column with the weight of each run in a fit (default: 1)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of scales")
-    return int(text)
 
 
 def asked(args: argparse.Namespace) -> bool:
@@ -154,25 +148,10 @@ def _compare(args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _opened(args: argparse.Namespace, path: str, chosen: Sequence[Law]) -> Iterator[Any]:
     """The table in a file, with numbers in the columns that laws and hold-outs take; errors begin with its name."""
-    import pyarrow as pa
-
-    from jaxlaws import files
-
     named = names_in(args.holdout) if args.holdout is not None else [args.by] if args.by is not None else []
-    found, first_row = [], 1
     try:
-        with files.open_reader(path, args.source, typed=False, whole=True) as reader:
-            numbers = {*named, *([args.weights] if args.weights else [])}
-            for law in chosen:
-                law = sized(law, reader.schema.names)
-                numbers |= {*law.input_columns, *law.output_columns}
-                numbers |= {alias for v in variables(law.inputs) for alias in v.aliases}
-            for table in reader:
-                found.append(files.parsed(table, numbers, first_row) if reader.format == "csv" else table)
-                first_row += len(table)
-        if not found:
-            raise DataError("the table has no rows")
-        yield tables.as_frame(pa.concat_tables(found))
+        table = whole_table(path, args.source, chosen, [*named, *([args.weights] if args.weights else [])])
+        yield tables.as_frame(table)
     except DataError as error:
         raise DataError(f"{'standard input' if path == '-' else path}: {error}") from None
     except ValueError as error:  # an option

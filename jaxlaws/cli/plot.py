@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxlaws.catalogue import laws
 from jaxlaws.cli.fitting import runs_in_file, source_name
-from jaxlaws.cli.shared import FORMATS, Command, NotFoundError, attended
+from jaxlaws.cli.shared import FORMATS, Command, NotFoundError, attended, level
 from jaxlaws.fitting.estimation import fit_runs
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
 from jaxlaws.tables import DataError
@@ -51,18 +51,8 @@ def add_commands(command: Command) -> None:
     sub.add_argument("--x", metavar="COLUMN", help=about)
     about = "what is minimised (default: as the law says)"
     sub.add_argument("--objective", choices=tuple(OBJECTIVES), help=about)
-    sub.add_argument("--level", metavar="P", type=_level, default=0.9, help="probability of the interval (default 0.9)")
+    sub.add_argument("--level", metavar="P", type=level, default=0.9, help="probability of the interval (default 0.9)")
     sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
-
-
-def _level(text: str) -> float:
-    try:
-        level = float(text)
-    except ValueError:
-        level = 0.0
-    if not 0 < level < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return level
 
 
 def _plot(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from jaxlaws.cli.shared import (
     attended,
     chosen_law,
     coefs_argument,
+    count_of,
     file_arguments,
     floats,
     fraction,
@@ -101,7 +102,7 @@ def add_commands(command: Command) -> None:
         "errors. What a fit to it finds can be held against the coefficients that it was made with.",
     )
     sub.add_argument("law", metavar="LAW")
-    sub.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
+    sub.add_argument("--rows", metavar="N", type=count_of("rows"), default=10, help="how many (default 10)")
     sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which random ones (default 0)")
     sub.add_argument("--group", metavar="G", help="group of all rows (default: random ones)")
     about = "also measure the outputs, with errors of this size, such as 1%% or 0.01, relative to the output"
@@ -133,12 +134,6 @@ def _output_arguments(sub: Any) -> None:
     sub.add_argument(
         "--weights", metavar="W,W,...", type=floats, help="differentiate this sum of the outputs (default: their mean)"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
-    return int(text)
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from jaxlaws.catalogue import laws
@@ -26,6 +26,7 @@ __all__ = [
     "attended",
     "chosen_law",
     "coefs_argument",
+    "count_of",
     "file_arguments",
     "floats",
     "fraction",
@@ -39,6 +40,7 @@ __all__ = [
     "seed",
     "usual_format",
     "warn",
+    "whole_table",
 ]
 
 # Adds a command to the parser: its name, what runs it, what it does, examples, and more to say of it.
@@ -101,11 +103,22 @@ def fraction(text: str) -> float:
     return found
 
 
+def count_of(what: str) -> Callable[[str], int]:
+    """What reads a number of things, at least one."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) == 0:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what}")
+        return int(text)
+
+    return count
+
+
 def level(text: str) -> float:
     """A share between 0 and 1, like 90% or 0.9."""
     found = fraction(text)
     if found >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 90% or 0.9")
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, like 90% or 0.9")
     return found
 
 
@@ -138,6 +151,28 @@ def open_table(words: Sequence[str], source: str | None, numbers: Sequence[str],
         raise DataError(f"one table at a time; {words[1]!r} is a second one")
     name = "standard input" if words[0] == "-" else words[0]
     return name, files.open_reader(words[0], source, numbers=numbers, **options)
+
+
+def whole_table(path: str, source: str | None, laws: Sequence[Law], more: Iterable[str]) -> Any:
+    """A whole table in a file, with numbers in the columns of these laws and in some more."""
+    import pyarrow as pa
+
+    from jaxlaws import files
+    from jaxlaws.fitting.runs import sized
+
+    found, first_row = [], 1
+    with files.open_reader(path, source, typed=False, whole=True) as reader:
+        numbers = set(more)
+        for law in laws:
+            law = sized(law, reader.schema.names)
+            numbers |= {*law.input_columns, *law.output_columns}
+            numbers |= {alias for v in variables(law.inputs) for alias in v.aliases}
+        for table in reader:
+            found.append(files.parsed(table, numbers, first_row) if reader.format == "csv" else table)
+            first_row += len(table)
+    if not found:
+        raise DataError("the table has no rows")
+    return pa.concat_tables(found)
 
 
 def grid(words: Sequence[str], numbers: Sequence[str]) -> Any:
