@@ -274,7 +274,8 @@ def test_published(clock, count, law):
 
 
 # Data sets that are made of a law and noise: of each law a group, the number of runs, and the size of the noise, which
-# is small enough for the law to be almost a plane where its coefficients may lie.
+# is small enough for the law to be almost a plane where its coefficients may lie. data_constrained_overfit is not among
+# them: of 1,000 fits with noise of 2e-4 and E fixed, 61 do not converge, and the intervals of one coefficient cover 86 %.
 
 LEVEL = 0.9
 RECOVERED = {
@@ -282,9 +283,13 @@ RECOVERED = {
     "data_constrained": ("all_data", 150, 2e-4),
     "data_mixing": ("pile_70m", 100, 1e-3),
     "domain_mixture": ("70M", 60, 2e-3),
+    "domain_mixture_power": ("70M", 60, 2e-3),
     "moe": ("all_data", 100, 3e-3),
+    "moe_onset": ("all_data", 100, 5e-4),
     "parallel": ("pile", 60, 5e-4),
+    "parallel_square_root": ("pile", 60, 5e-4),
     "sft": ("('facebook/bart-large', 'wikiword')", 30, 5e-3),
+    "sft_saturated": ("('gpt2', 'flan')", 30, 2e-3),
 }
 FIXED = {"domain_mixture": ("intercept",)}  # proportions have the sum 1, so that it cannot be told from coef_linear
 
