@@ -274,8 +274,8 @@ def test_published(clock, count, law):
 
 
 # Data sets that are made of a law and noise: of each law a group, the number of runs, and the size of the noise, which
-# is small enough for the law to be almost a plane where its coefficients may lie. data_constrained_overfit is not among
-# them: of 1,000 fits with noise of 2e-4 and E fixed, 61 do not converge, and the intervals of one coefficient cover 86 %.
+# is small enough for the law to be almost a plane where its coefficients may lie. data_constrained_overfit is missing:
+# of 1,000 fits with noise of 2e-4 and E fixed, 61 do not converge, and intervals of one coefficient cover 86 %.
 
 LEVEL = 0.9
 RECOVERED = {
