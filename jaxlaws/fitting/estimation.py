@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import betainc
 
@@ -16,7 +17,8 @@ from jaxlaws.arguments import check_law, setting
 from jaxlaws.fitting.form import Form, form_of
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found
 from jaxlaws.fitting.runs import Runs, read_runs
-from jaxlaws.fitting.starts import rounding, solve_all, spread
+from jaxlaws.fitting.starts import by_rows, rounding, solve_all, spread
+from jaxlaws.fitting.statistics import Spread, statistics
 from jaxlaws.fitting.storage import write_coefs
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import Scores, scores_of
@@ -37,7 +39,6 @@ __all__ = [
 
 FLOAT64 = np.dtype(np.float64)
 SAME = 1e-6  # relative difference of objectives that count as the same minimum
-RANK = 1e-10  # of the largest singular value of scaled derivatives; what is below it tells nothing from rounding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,7 +159,7 @@ def fit(
     shared: Iterable[str] | None = None,
     fixed: Mapping[str, Any] | None = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
-    starts: int | Mapping[str, Any] = 64,
+    starts: int | Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Fit:
     """Coefficients of a law from measured runs, for all groups at once.
@@ -179,8 +180,9 @@ def fit(
         shared: Names of coefficients that have one value for all groups; by default those of the law.
         fixed: Values of coefficients that are not fitted.
         bounds: Least and largest value of a coefficient, None for no bound, in place of those of the law.
-        starts: How many starts the search has, or the starts themselves: values of the coefficients that the law is
-            not linear in, each an array with the starts first (others are allowed, and not used).
+        starts: How many starts the search has, by default 64, or 16 where it has only one coefficient to look for; or
+            the starts themselves: values of the coefficients that the law is not linear in, each an array with the
+            starts first (others are allowed, and not used).
         seed: Another seed gives other starts.
 
     Returns:
@@ -217,7 +219,7 @@ def fit_runs(
     shared: Iterable[str] | None = None,
     fixed: Mapping[str, Any] | None = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
-    starts: int | Mapping[str, Any] = 64,
+    starts: int | Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Fit:
     """The same for runs that were read."""
@@ -293,9 +295,11 @@ def _bounds(law: Law, given: Mapping[str, tuple[float | None, float | None]]) ->
     return found
 
 
-def _starts(form: Form, groups: int, starts: int | Mapping[str, Any], seed: int) -> np.ndarray:
+def _starts(form: Form, groups: int, starts: int | Mapping[str, Any] | None, seed: int) -> np.ndarray:
     """The starts, [number, group, part, start]."""
     if not isinstance(starts, Mapping):
+        if starts is None:
+            starts = 64 if len(form.linear) - sum(form.linear) > 1 else 16
         if starts < 1:
             raise ValueError(f"there must be at least one start, not {starts}")
         ranges = {v.name: v.start for v in variables(form.law.coefs)}
@@ -331,11 +335,21 @@ def _starts(form: Form, groups: int, starts: int | Mapping[str, Any], seed: int)
     return np.broadcast_to(np.moveaxis(numbers, 1, 2)[:, None], (form.count, groups, form.parts, count))
 
 
+def linearised(form: Form, data: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions [group, part, row] at x, [number, group, part], and their derivatives by the numbers."""
+    shared = bool(form.shared)
+    with setting(FLOAT64):
+        at = x if shared else np.swapaxes(x, 1, 2)
+        predicted, slopes = map(np.asarray, _linearised(form, by_rows(form, data), at))
+    # From [row, block, problem], where groups are blocks if they share coefficients.
+    order = (-2, -1, -3) if shared else (-1, -2, -3)
+    return tuple(np.moveaxis(values, order, (-3, -2, -1)) for values in (predicted, slopes))  # type: ignore[return-value]
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def linearised(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Predictions at x, [number, group, part], and their derivatives [number, group, part, row] by the numbers."""
-    predicted, slopes = form.derivatives([*x[..., None]], range(form.count), data)
-    return predicted[:, :, 0], slopes[:, :, :, 0]
+def _linearised(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    predicted, slopes = form.derivatives([*x], range(form.count), data)
+    return predicted, jnp.stack(slopes)
 
 
 def _assembled(
@@ -349,11 +363,10 @@ def _assembled(
     converged = np.take_along_axis(found.converged, best, -1)[..., 0]
     x = np.take_along_axis(found.x, np.broadcast_to(best[None], (*found.x.shape[:3], 1)), -1)[..., 0]
 
-    with setting(FLOAT64):
-        predicted, derivatives = map(np.asarray, linearised(form, data, x))
-    spread_of = _statistics(runs, form, x, predicted, derivatives, measured[:, :, 0], weight[:, :, 0])
+    predicted, derivatives = linearised(form, data, x)
+    spread_of = statistics(form, x, predicted, derivatives, measured[:, :, 0], weight[:, :, 0])
     coefs = records(form, x, fixed)
-    flags = _flags(runs, form, x, converged, spread_of)
+    flags = _flags(runs, form, converged, spread_of)
     residuals = runs.measured - in_table_order(runs, form, predicted)
     counted = runs.weights > 0
     scores = scores_of(law, (runs.measured - residuals)[counted], runs.measured[counted])
@@ -412,165 +425,49 @@ def _all_names(form: Form) -> tuple[str, ...]:
     return tuple(name for part in range(form.parts) for name in form.names_of(part))
 
 
-@dataclasses.dataclass
-class _Spread:
-    stderr: np.ndarray  # [number, group, part]
-    covariance: np.ndarray  # [group, all numbers, all numbers]
-    untold: list[list[np.ndarray]]  # for each group, [direction, all numbers]
-    rank: np.ndarray  # [group, part]
-    condition: np.ndarray  # [group, part]
-    vague: np.ndarray  # [number, group, part], whether the runs do not tell it
-    bound: np.ndarray  # [number, group, part]
-    free: np.ndarray  # [group, part], runs that are left when every coefficient has one
-
-
-def _statistics(
-    runs: Runs,
-    form: Form,
-    x: np.ndarray,
-    predicted: np.ndarray,
-    derivatives: np.ndarray,
-    measured: np.ndarray,
-    weight: np.ndarray,
-) -> _Spread:
-    """Covariances from the derivatives of the errors at the optimum."""
-    objective = OBJECTIVES[form.objective]
-    used = weight > 0
-    predicted = np.where(used, predicted, measured)  # what is predicted of the others may be anything
-    with setting(FLOAT64):
-        error, slope = (np.asarray(f(predicted, measured)) for f in (objective.error, objective.slope))
-    low, high = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
-    bound = (x <= low) | (x >= high)
-    jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
-    jacobian = np.where(bound[..., None], 0, jacobian)
-    groups, parts = x.shape[1:]
-    count, shared = form.count, form.shared_count
-    size = parts * count
-    stderr, vague = np.zeros_like(x), np.zeros(x.shape, bool)
-    covariance = np.zeros((groups, size, size))
-    untold: list[list[np.ndarray]] = [[] for _ in range(groups)]
-    rank, condition, free = (np.zeros((groups, parts)) for _ in range(3))
-
-    def analysed(matrix: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray, absent: int = 0) -> Any:
-        """Covariance, standard errors and more from derivatives [row, number].
-
-        Of the numbers that are not on a bound, `absent` belong to groups without runs, and take nothing from others.
-        """
-        scale = np.linalg.norm(matrix, axis=0)
-        scale = np.where(scale > 0, scale, np.inf)
-        scaled = matrix / scale
-        _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
-        top = singular.max(initial=0)
-        known = axes[singular > RANK * top].T
-        loose = int((~bound).sum())
-        # A coefficient that takes part in a direction in which the errors do not change is not known.
-        blind = np.eye(len(scale)) - known @ known.T
-        unknown = ~bound & (np.sqrt(np.abs(np.diag(blind))) > 1e-4)
-        left = int((weight > 0).sum()) - loose + absent
-        force, steepness = _score(error, objective.delta)
-        inner = known.T @ (scaled.T * steepness) @ scaled @ known
-        inverse = known @ np.linalg.pinv(inner, hermitian=True) @ known.T / scale / scale[:, None]
-        if left <= 0:
-            found = np.full_like(inverse, np.nan)
-        elif objective.delta == np.inf:
-            found = inverse * (weight * error**2).sum() / left
-        else:
-            found = inverse @ (matrix.T * weight * force**2) @ matrix @ inverse * (1 + (loose - absent) / left)
-        stderr = np.where(bound, np.nan, np.where(unknown, np.inf, np.sqrt(np.diag(found))))
-        least = singular[:loose].min(initial=top) if len(singular) >= loose else 0.0
-        return found, stderr, unknown, top / least if least > 0 else np.inf, left, _untold(blind, scale, bound)
-
-    if not form.shared:
-        for g in range(groups):
-            for q in range(parts):
-                there = used[g, q]
-                found = analysed(jacobian[:, g, q, there].T, error[g, q, there], weight[g, q, there], bound[:, g, q])
-                place = slice(q * count, (q + 1) * count)
-                covariance[g, place, place] = found[0]
-                stderr[:, g, q], vague[:, g, q], condition[g, q], free[g, q] = found[1:5]
-                rank[g, q] = count - bound[:, g, q].sum() - len(found[5])
-                untold[g].append(np.pad(found[5], ((0, 0), (q * count, size - (q + 1) * count))))
-    else:
-        own = count - shared
-        matrix = np.zeros((groups, jacobian.shape[-1], shared + groups * own))
-        for g in range(groups):
-            matrix[g, :, :shared] = jacobian[:shared, g, 0].T
-            matrix[g, :, shared + g * own : shared + (g + 1) * own] = jacobian[shared:, g, 0].T
-        there = used[:, 0]
-        bounds = np.concatenate([bound[:shared, 0, 0], *(bound[shared:, g, 0] for g in range(groups))])
-        absent = int((~bound[shared:, ~there.any(-1), 0]).sum())
-        found = analysed(matrix[there], error[:, 0][there], weight[:, 0][there], bounds, absent)
-        for g in range(groups):
-            place = np.r_[:shared, shared + g * own : shared + (g + 1) * own]
-            covariance[g] = found[0][np.ix_(place, place)]
-            stderr[:, g, 0], vague[:, g, 0] = found[1][place], found[2][place]
-            condition[g], free[g] = found[3:5]
-            untold[g].append(found[5][:, place])
-            ours = untold[g][0]
-            sizes = np.abs(ours).max(axis=0, initial=0)
-            lost = np.linalg.matrix_rank(ours / np.where(sizes > 0, sizes, 1)) if len(ours) else 0
-            rank[g] = count - bound[:, g].sum() - lost
-    return _Spread(stderr, covariance, untold, rank, condition, vague, bound, free)
-
-
-def _untold(blind: np.ndarray, scale: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Directions in which the errors do not change, [direction, number], from the projection on them, scaled."""
-    free = np.flatnonzero(~bound)
-    size, axes = np.linalg.eigh(blind[np.ix_(free, free)])
-    axes = np.where(np.abs(axes) > 1e-6, axes, 0).T[size > 0.5]  # without what rounding leaves
-    found = np.zeros((len(axes), len(bound)))
-    found[:, free] = axes / np.where(np.isfinite(scale), scale, 1)[free]
-    return found
-
-
-def _score(error: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """The derivative of the objective by the errors, and its own derivative, smoothed where it jumps.
-
-    Huber's function bends for few errors only. How many of them there would be on average is told from a wider window
-    (Powell 1991), of Silverman's width.
-    """
-    force = np.clip(error, -delta, delta)
-    if delta == np.inf or len(error) < 2:
-        return force, np.ones_like(error)
-    low, high = np.percentile(error, [25, 75])
-    width = max(1.06 * min(error.std(), (high - low) / 1.349) * len(error) ** -0.2, delta)
-    return force, (np.clip(error + width, -delta, delta) - np.clip(error - width, -delta, delta)) / (2 * width)
-
-
-def _flags(runs: Runs, form: Form, x: np.ndarray, converged: np.ndarray, found: _Spread) -> dict[str, tuple[str, ...]]:
+def _flags(runs: Runs, form: Form, converged: np.ndarray, found: Spread) -> dict[str, tuple[str, ...]]:
     """What to know of each group."""
+    groups = len(runs.groups)
+    used = runs.weights > 0
+    group, measured = runs.group[used], runs.measured[used]
     inputs = np.concatenate(
-        [np.reshape(getattr(runs.inputs, v.name), (len(runs.group), -1)) for v in variables(runs.law.inputs)], 1
+        [np.reshape(getattr(runs.inputs, v.name)[used], (len(group), -1)) for v in variables(runs.law.inputs)], 1
     )
+    count = np.bincount(group, minlength=groups)
+    low, high = np.full((groups, inputs.shape[1]), np.inf), np.full((groups, inputs.shape[1]), -np.inf)
+    np.minimum.at(low, group, inputs)
+    np.maximum.at(high, group, inputs)
+    negative = np.zeros((groups, measured.shape[1]), int)
+    np.add.at(negative, group, measured <= 0)
+    first = np.unique(np.concatenate([group[:, None], inputs, measured], 1), axis=0, return_index=True)[1]
+    repeats = count - np.bincount(group[first], minlength=groups)
+    failed = np.any(~np.broadcast_to(converged, (groups, *converged.shape[1:])), axis=1)
+
     flags: dict[str, tuple[str, ...]] = {}
     for g, name in enumerate(runs.groups):
-        mine = (runs.group == g) & (runs.weights > 0)
-        if not mine.any():
+        if not count[g]:
             flags[name] = ("there are no runs of it",)
             continue
         said = []
-        if not np.broadcast_to(converged, (len(runs.groups), *converged.shape[1:]))[g].all():
+        if failed[g]:
             said.append("the search did not converge")
         if found.free[g].min() <= 0:
-            said.append(f"{mine.sum()} runs for {form.count} coefficients leave nothing to tell errors from")
+            said.append(f"{count[g]} runs for {form.count} coefficients leave nothing to tell errors from")
         on_bound = _named(form, found.bound[:, g])
         if on_bound:
             said.append(f"on a bound: {on_bound}")
         vague = _named(form, found.vague[:, g])
         if vague:
             said.append(f"the runs do not tell: {vague}")
-        constant = [
-            c for c, v in zip(runs.law.input_columns, inputs[mine].T, strict=True) if mine.sum() > 1 and np.ptp(v) == 0
-        ]
-        if len(constant):
-            said.append(f"the same in all runs: {', '.join(constant)}")
-        for column, values in zip(runs.law.output_columns, runs.measured[mine].T, strict=True):
-            if 0 < 2 * (values <= 0).sum() < len(values):  # more of them may be what the law is about
-                said.append(f"{column} is not positive in {(values <= 0).sum()} of {len(values)} runs")
-        rows = np.concatenate([inputs[mine], runs.measured[mine]], 1)
-        repeats = len(rows) - len(np.unique(rows, axis=0))
-        if repeats:
-            said.append(f"{repeats} runs repeat another one")
+        if count[g] > 1:
+            constant = [c for c, alike in zip(runs.law.input_columns, low[g] == high[g], strict=True) if alike]
+            if constant:
+                said.append(f"the same in all runs: {', '.join(constant)}")
+        for column, number in zip(runs.law.output_columns, negative[g], strict=True):
+            if 0 < 2 * number < count[g]:  # more of them may be what the law is about
+                said.append(f"{column} is not positive in {number} of {count[g]} runs")
+        if repeats[g]:
+            said.append(f"{repeats[g]} runs repeat another one")
         flags[name] = tuple(said)
     return flags
 

@@ -100,46 +100,47 @@ class Form:
             found.append(np.moveaxis(value.reshape(*value.shape[: value.ndim - len(shape)], size), -1, 0))
         return np.concatenate(found)
 
-    def predict(self, shared: Sequence[Any], own: Sequence[Any], data: Any) -> jax.Array:
-        """Predictions [group, part, start, row] from numbers [start] and [group, part, start],.
+    def at(self, numbers: Sequence[jax.Array], data: Any) -> jax.Array:
+        """Predictions [row, block, problem] from numbers [block, problem].
 
-        Data are the inputs, [group, row, ...], and the values of the fixed fields, [group, ...].
+        Blocks are groups, or parts where there are several. Data are the inputs, [row, group, problem, ...], and the
+        values of the fixed fields, [group, problem, ...]; in place of all problems may be one that stands for them.
         """
         inputs, fixed = data
-        groups = jax.tree.leaves(inputs)[0].shape[0]
-        starts = max(x.shape[-1] for x in (*shared, *own))
-        shape = (groups, starts, self.parts)
-        alike = [jnp.broadcast_to(x[None, :, None], shape) for x in shared]
-        each = [jnp.broadcast_to(jnp.moveaxis(x, 1, 2), shape) for x in own]
+        alike = jax.tree.leaves(inputs)[0].shape[2] == 1
+        if alike:
+            inputs, fixed = jax.tree.map(lambda x: x[:, :, 0], inputs), jax.tree.map(lambda x: x[:, 0], fixed)
 
-        def row(fitted: Mapping[str, Any], fixed: Mapping[str, Any], inputs: Any) -> Any:
+        def one(fitted: Mapping[str, Any], fixed: Mapping[str, Any], inputs: Any) -> Any:
             return self.law.fn(self.law.coefs(**fitted, **fixed), inputs)
 
-        over_rows = jax.vmap(row, in_axes=(None, None, 0))
-        over_starts = jax.vmap(over_rows, in_axes=(0, None, None))
-        found: jax.Array = jax.vmap(over_starts)(self.fields([*alike, *each]), fixed, inputs)
-        if self.parts > 1:  # [group, start, row, output]
-            return jnp.moveaxis(found, -1, 1)
-        return found.reshape(*found.shape[:2], -1)[:, None]
+        over_problems = jax.vmap(one, in_axes=(0, None, None) if alike else (0, 0, 0))
+        over_rows = jax.vmap(over_problems, in_axes=(None, None, 0))
+        over_groups = jax.vmap(over_rows, in_axes=(0, 0, 1), out_axes=1)
+        if self.parts > 1:  # [row, group, problem, output]
+            fields = self.fields([x.T[None] for x in numbers])
+            found: jax.Array = jnp.moveaxis(over_groups(fields, fixed, inputs)[:, 0], -1, 1)
+            return found
+        found = over_groups(self.fields([x[..., None] for x in numbers]), fixed, inputs)
+        if found.ndim > 3:  # every output is a row
+            found = jnp.moveaxis(found, -1, 1).reshape(-1, *found.shape[1:3])
+        return found
 
-    def derivatives(self, numbers: Sequence[jax.Array], which: Sequence[int], data: Any) -> tuple[jax.Array, jax.Array]:
-        """Predictions [group, part, start, row], and their derivatives by some of the numbers, with these first."""
+    def derivatives(
+        self, numbers: Sequence[jax.Array], which: Sequence[int], data: Any
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """Predictions [row, block, problem], and their derivatives by some of the numbers, with these first."""
         predicted = self.at(numbers, data)
         if len(which) <= WRITTEN_OUT:
             slopes = [self.slope(lambda x: self.at(x, data), i)(numbers) for i in which]
-            return predicted, jnp.stack([jnp.broadcast_to(slope, predicted.shape) for slope in slopes])
+            return predicted, [jnp.broadcast_to(slope, predicted.shape) for slope in slopes]
         x = jnp.stack(numbers)
 
         def slope(i: jax.Array) -> jax.Array:
             found: jax.Array = jax.jvp(lambda x: self.at(list(x), data), (x,), (jnp.zeros_like(x).at[i].set(1),))[1]
             return found
 
-        return predicted, jax.vmap(slope)(jnp.asarray(which))
-
-    def at(self, numbers: Sequence[jax.Array], data: Any) -> jax.Array:
-        """Predictions [group, part, start, row] from numbers [group, part, start], shared ones alike in all groups."""
-        shared = self.shared_count
-        return self.predict([x[0, 0] for x in numbers[:shared]], numbers[shared:], data)
+        return predicted, [*jax.vmap(slope)(jnp.asarray(which))]
 
     @staticmethod
     def slope(fn: Callable[[Sequence[jax.Array]], jax.Array], i: int) -> Callable[[Sequence[jax.Array]], jax.Array]:

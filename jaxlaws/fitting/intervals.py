@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlaws.arguments import by_name, setting
+from jaxlaws.arguments import by_name
 from jaxlaws.evaluation import predict
 from jaxlaws.fitting.bootstrap import Draws
-from jaxlaws.fitting.estimation import FLOAT64, Fit, check_level, linearised, t_quantile
+from jaxlaws.fitting.estimation import Fit, check_level, linearised, t_quantile
 from jaxlaws.law import Law, UnknownNameError, variables
 
 __all__ = ["Interval", "predict_interval"]
@@ -108,9 +108,8 @@ def _of_fit(fit: Fit, group: str, inputs: Any, tail: float, run: bool) -> list[n
     inputs = jax.tree.map(lambda x: np.resize(x, (1, padded, *x.shape[1:])), inputs)
     values = {v.name: np.asarray(getattr(fit.coefs[group], v.name))[None] for v in variables(fit.law.coefs)}
     numbers = form.numbers(values)  # [number, group, part]
-    with setting(FLOAT64):
-        fixed = {name: value[place : place + 1] for name, value in fit.fixed.items()}
-        predicted, slopes = map(np.asarray, linearised(form, (inputs, fixed), numbers))
+    fixed = {name: value[place : place + 1] for name, value in fit.fixed.items()}
+    predicted, slopes = linearised(form, (inputs, fixed), numbers)
     count = form.count
     matrix = fit.covariance[group]
     variance = np.empty(predicted[0].shape)

@@ -10,8 +10,8 @@ Coefficients in which the function is linear are solved for with every step in t
 variable projection in the form of Ruhe and Wedin (1980) and Kaufman (1975), whose steps in the other coefficients are
 those of the joint problem. Starts need no values for linear coefficients then, and far fewer steps are taken.
 
-Axes are [group, part, start, row] throughout: parts are outputs that share no coefficients, starts are different points
-or different weights for the same runs.
+Axes are [row, block, problem] throughout, so that whole vectors of problems go through each instruction. Outputs that
+share no coefficients are blocks, too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 from jax import lax
 
 from jaxlaws.fitting.form import Form
+from jaxlaws.fitting.once import once
 from jaxlaws.optimize.interior_point import symmetric_inverse
 
 __all__ = ["OBJECTIVES", "Found", "Objective", "is_robust", "refine", "search"]
@@ -59,8 +60,8 @@ class Found(NamedTuple):
     """Where the search ended.
 
     Attributes:
-        x: Coefficients, shared ones first, [coefficient, group, part, start]; shared ones alike in all groups.
-        value: The objective, [group, part, start]; with shared coefficients, [1, 1, start].
+        x: Coefficients, shared ones first, [coefficient, block, problem]; shared ones alike in all blocks.
+        value: The objective, [block, problem]; with shared coefficients, [1, problem].
         converged: Whether nothing less is near, of the same shape.
         steps: The number of steps, of the same shape.
         delta: That of Huber's function to which the search has come, of the same shape.
@@ -73,9 +74,9 @@ class Found(NamedTuple):
     delta: Any
 
 
-MAX_STEPS = 100
 MOST_BENT = 64  # pairs of coefficients; with more, second derivatives take too long to compile, and are left out
 TOLERANCE = 1e-13  # of the objective, that another step would gain
+ROUGHLY = 1e-9  # the same where the search is for the start of another one
 
 
 class _At(NamedTuple):
@@ -101,24 +102,22 @@ class _State(NamedTuple):
     turn: jax.Array
 
 
-def search(
-    form: Form, data: Any, measured: jax.Array, weight: jax.Array, start: jax.Array, most: Any = MAX_STEPS
-) -> Found:
+def search(form: Form, data: Any, measured: jax.Array, weight: jax.Array, start: jax.Array, most: Any) -> Found:
     """The nearest minimum from each start.
 
     Of robust objectives, the minimum of the squares of relative errors, which is where `refine` begins.
 
     Args:
         form: What is fitted.
-        data: What `form.predict` takes.
-        measured: [group, part, 1, row].
-        weight: [group, part, start or 1, row]; rows of weight 0 do not count.
-        start: [coefficient, group, part, start]; those of linear coefficients are not used.
+        data: What `form.at` takes.
+        measured: [row, block, problem or 1].
+        weight: [row, block, problem or 1]; rows of weight 0 do not count.
+        start: [coefficient, block, problem]; those of linear coefficients are not used.
         most: How many steps are taken at most.
     """
     objective = OBJECTIVES["relative" if is_robust(form) else form.objective]
-    lower, upper = (np.asarray(b)[:, None, None, None] for b in (form.lower, form.upper))
-    start = jnp.clip(jnp.where(jnp.asarray(form.linear)[:, None, None, None], 0, start), lower, upper)
+    lower, upper = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
+    start = jnp.clip(jnp.where(jnp.asarray(form.linear)[:, None, None], 0, start), lower, upper)
     return _search(form, data, measured, weight, start, most, np.inf, objective, projected=True)
 
 
@@ -128,7 +127,7 @@ def refine(
     measured: jax.Array,
     weight: jax.Array,
     start: jax.Array,
-    most: Any = MAX_STEPS,
+    most: Any,
     delta: Any = np.inf,
 ) -> Found:
     """The nearest minimum from where `search` or another fit ended, with second derivatives; arguments as for these.
@@ -160,35 +159,37 @@ def _search(
     """
     count, shared, shape = start.shape[0], form.shared_count, start.shape[1:]
     total = _summed if shared else _each
-    lower, upper = (np.asarray(b)[:, None, None, None] for b in (form.lower, form.upper))
+    lower, upper = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
     linear = [i for i, is_linear in enumerate(form.linear) if is_linear]
     used = weight > 0
+    tolerance = TOLERANCE if objective is OBJECTIVES[form.objective] else ROUGHLY
     exact = not projected and len(form.bent) <= MOST_BENT
 
     def predict(x: Sequence[jax.Array]) -> jax.Array:
         return form.at(x, data)
 
     def over_rows(values: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(used, values, 0), -1)
+        return jnp.sum(jnp.where(used, values, 0), 0)
 
     def near(point: Sequence[jax.Array], which: Sequence[int], delta: jax.Array, exact: bool) -> _At:
         predicted, slopes = form.derivatives(point, which, data)
         error, slope = objective.error(predicted, measured), objective.slope(predicted, measured)
-        size, delta = jnp.abs(error), delta[..., None]
+        size = jnp.abs(error)
         far = size > delta
         value = total(over_rows(weight * jnp.where(far, delta * (size - delta / 2), error**2 / 2)))
         force = weight * jnp.where(far, delta * jnp.sign(error), error)
-        jacobian = jnp.where(used[..., None, :], jnp.moveaxis(slopes * slope, 0, -2), 0)
-        gradient = jnp.einsum("...pn,...n->...p", jacobian, jnp.where(used, force, 0))
+        jacobian = [jnp.where(used, each * slope, 0) for each in slopes]
+        force = jnp.where(used, force, 0)
+        gradient = jnp.stack([jnp.sum(each * force, 0) for each in jacobian])
         if exact:
             curvature = jnp.where(far, 0, weight) + objective.bend * force
         else:  # that of parabolas that touch Huber's function and lie above it
             curvature = weight * jnp.where(far, delta / jnp.where(far, size, 1), 1)
-        weighted = jacobian * jnp.where(used, curvature, 0)[..., None, :]
-        matrix = jnp.einsum("...pn,...qn->...pq", weighted, jacobian)
+        curvature = jnp.where(used, curvature, 0)
+        matrix = _products(jacobian, curvature)
         if exact:
             matrix = matrix + bending(point, force * slope)
-        return _At(value, jnp.moveaxis(gradient, -1, 0), jnp.moveaxis(matrix, (-2, -1), (0, 1)))
+        return _At(value, gradient, matrix)
 
     def bending(point: Sequence[jax.Array], force: jax.Array) -> jax.Array:
         """What second derivatives of the predictions add to those of the objective."""
@@ -196,7 +197,7 @@ def _search(
         rows = [[nothing] * count for _ in range(count)]
         for i, j in form.bent:
             rows[i][j] = rows[j][i] = over_rows(force * form.slope(form.slope(predict, j), i)(point))
-        return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+        return jnp.stack([jnp.stack(row) for row in rows])
 
     def settled(point: list[jax.Array], delta: jax.Array) -> list[jax.Array]:
         """The point with the best linear coefficients."""
@@ -225,11 +226,11 @@ def _search(
         at = jax.tree.map(lambda new, old: jnp.where(take, new, old), at, state.at)
         each = jnp.broadcast_to(damping, x.shape)
         if projected:
-            each = jnp.where(jnp.asarray(form.linear)[:, None, None, None], 1e-12, each)
+            each = jnp.where(jnp.asarray(form.linear)[:, None, None], 1e-12, each)
         trial, predicted = _step(at, each, x, lower, upper, shared, total)
         small = (predicted >= 0) & (damping <= 1e-2)
         last = state.delta <= objective.delta
-        enough = small & last & (predicted <= TOLERANCE * at.value + tiny)
+        enough = small & last & (predicted <= tolerance * at.value + tiny)
         # Huber's function begins with the parabola that it is for large delta, and is narrowed where that is solved.
         narrow = small & ~last & (predicted <= 1e-3 * at.value)
         delta = jnp.where(narrow, jnp.maximum(state.delta / 3, objective.delta), state.delta)
@@ -276,7 +277,7 @@ def _search(
         steps=jnp.zeros(nothing.shape, jnp.int32),
         turn=jnp.zeros((), jnp.int32),
     )
-    state = lax.while_loop(unfinished, advance, state)
+    state = lax.while_loop(unfinished, once(advance), state)
     # The last step gains nothing in the objective, whose root is the error of the coefficients, but digits of these.
     x = jnp.where(state.converged, state.trial, state.x)
     return Found(x, state.at.value, state.converged, state.steps, state.delta)
@@ -287,7 +288,15 @@ def _each(x: jax.Array) -> jax.Array:
 
 
 def _summed(x: jax.Array) -> jax.Array:
-    return jnp.sum(x, (0, 1), keepdims=True)
+    return jnp.sum(x, 0, keepdims=True)
+
+
+class _Stops(NamedTuple):
+    held: jax.Array
+    step: jax.Array  # of what is held
+    change: jax.Array
+    again: jax.Array  # whether more has come to be held
+    rounds: jax.Array
 
 
 def _step(
@@ -305,25 +314,41 @@ def _step(
     slope = _totals(gradient, shared, total)
     held = ((x <= lower) & (slope > 0)) | ((x >= upper) & (slope < 0)) | ~(size > 0)
 
-    def stopped(_: Any, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def stopped(state: _Stops) -> _Stops:
         """What would pass a bound stops there, and the others are solved for again."""
-        held, step, _ = state
-        slope = _totals(gradient + _product(matrix, step), shared, total)
-        change = _solution(matrix, jnp.where(held, jnp.inf, damping * size), jnp.where(held, 0, slope), shared, total)
-        change = jnp.where(held, step, -change)
-        crossing = (x + change < lower) | (x + change > upper)
-        step = jnp.where(held | crossing, jnp.clip(x + change, lower, upper) - x, 0)
-        return held | crossing, step, change
+        slope = _totals(gradient + _product(matrix, state.step), shared, total)
+        diagonal = jnp.where(state.held, jnp.inf, damping * size)
+        change = _solution(matrix, diagonal, jnp.where(state.held, 0, slope), shared, total)
+        change = jnp.where(state.held, state.step, -change)
+        crossing = ~state.held & ((x + change < lower) | (x + change > upper))
+        held = state.held | crossing
+        step = jnp.where(held, jnp.clip(x + change, lower, upper) - x, 0)
+        return _Stops(held, step, change, jnp.any(crossing), state.rounds + 1)
 
-    rounds = 3 if np.isfinite(lower).any() or np.isfinite(upper).any() else 1
-    held, step, change = lax.fori_loop(0, rounds, stopped, (held, jnp.zeros_like(x), jnp.zeros_like(x)))
+    state = _Stops(held, jnp.zeros_like(x), jnp.zeros_like(x), jnp.asarray(True), jnp.asarray(0))
+    if np.isfinite(lower).any() or np.isfinite(upper).any():
+        state = lax.while_loop(lambda state: state.again & (state.rounds < 3), stopped, state)
+    else:
+        state = stopped(state)
+    held, step, change = state[:3]
     step = jnp.clip(x + jnp.where(held, step, change), lower, upper) - x
     gain = -jnp.sum(gradient * step, 0) - jnp.sum(step * _product(matrix, step), 0) / 2
     return x + step, total(gain)
 
 
+def _products(jacobian: Sequence[jax.Array], weight: jax.Array) -> jax.Array:
+    """Weighted sums over rows of the products of [row, block, problem], [number, number, block, problem]."""
+    count = len(jacobian)
+    if count > UNROLLED:
+        each = jnp.stack(jacobian)
+        found: jax.Array = jnp.einsum("pr...,qr...->pq...", each * weight, each)
+        return found
+    lower = [[jnp.sum(jacobian[i] * weight * jacobian[j], 0) for j in range(i + 1)] for i in range(count)]
+    return jnp.stack([jnp.stack([lower[max(i, j)][min(i, j)] for j in range(count)]) for i in range(count)])
+
+
 def _diagonal(matrix: jax.Array) -> jax.Array:
-    return jnp.moveaxis(jnp.diagonal(matrix, axis1=0, axis2=1), -1, 0)
+    return jnp.stack([matrix[i, i] for i in range(len(matrix))])
 
 
 def _product(matrix: jax.Array, step: jax.Array) -> jax.Array:
@@ -349,8 +374,8 @@ def _solution(
     if not shared:
         return _inverse(matrix, diagonal)(right)
     free = jnp.isfinite(diagonal)
-    border = jnp.sum(matrix[:shared, :shared], (2, 3), keepdims=True)
-    top, corner = right[:shared, :1, :1], diagonal[:shared, :1, :1]
+    border = jnp.sum(matrix[:shared, :shared], 2, keepdims=True)
+    top, corner = right[:shared, :1], diagonal[:shared, :1]
     if len(right) == shared:
         return jnp.broadcast_to(_inverse(border, corner)(top), right.shape)
     coupling = [jnp.where(free[shared:], matrix[shared:, s], 0) for s in range(shared)]
@@ -363,7 +388,7 @@ def _solution(
     return jnp.concatenate([jnp.broadcast_to(found, (shared, *right.shape[1:])), others])
 
 
-UNROLLED = 5  # unknowns, with more of which written-out elimination takes too long to compile
+UNROLLED = 5  # unknowns, with more of which written-out sums and elimination take too long to compile
 
 
 def _inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], jax.Array]:

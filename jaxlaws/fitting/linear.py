@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlaws.arguments import setting
-from jaxlaws.fitting.estimation import FLOAT64, fixed_values, linearised, problem, records
+from jaxlaws.fitting.estimation import fixed_values, linearised, problem, records
 from jaxlaws.fitting.form import form_of, linear_fields
 from jaxlaws.fitting.runs import Runs
 from jaxlaws.law import variables
@@ -39,8 +38,7 @@ def refit_linear(runs: Runs, coefs: Any) -> Any:
     )
     data, measured, weight = problem(runs, form, fixed)
     x = np.zeros((form.count, 1, form.parts))
-    with setting(FLOAT64):
-        constant, slopes = map(np.asarray, linearised(form, data, x))
+    constant, slopes = linearised(form, data, x)
     for part in range(form.parts):
         there = weight[0, part, 0] > 0
         rest = (measured[0, part, 0] - constant[0, part])[there]

@@ -6,21 +6,22 @@ import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
-from jaxlaws.fitting.levenberg_marquardt import MAX_STEPS, Found, is_robust, refine, search
+from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found, is_robust, refine, search
+from jaxlaws.fitting.runs import roomy
 from jaxlaws.numerics import keep_powers
 
-__all__ = ["rounding", "solve_all", "spread"]
+__all__ = ["by_rows", "rounding", "solve_all", "spread"]
 
-CHUNK = 1 << 12  # rows times problems that are solved together: few wait for the one that takes longest
+CHUNK = 1 << 13  # rows times problems that are solved together: few wait for the one that takes longest
 EXACT = 1e-13  # relative errors that rounding leaves
-DISTINCT = 16  # minima of the first search, at most, from which the second one goes on
+DISTINCT = 8  # minima of the first search, at most, from which the second one goes on
 
 
 def spread(ranges: Sequence[tuple[float, float]], count: int, seed: int) -> np.ndarray:
@@ -49,7 +50,7 @@ def solve_all(
 
     Args:
         form: What is fitted.
-        data: What `form.predict` takes.
+        data: Inputs, [group, row, ...], and values of the fixed fields, [group, ...].
         measured: [group, part, 1, row].
         weight: [group, part, start or 1, row].
         start: [number, group, part, start].
@@ -114,8 +115,40 @@ def _distinct(value: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.n
     return chosen.reshape(*value.shape[:-1], -1), owner.reshape(value.shape)
 
 
-# Steps; after each number of them, the starts that are still on their way go on among themselves.
-ROUNDS = {"search": (12, 24, 60), "refine": (12, 24, MAX_STEPS)}
+# Steps; after each number of them, the problems that are still on their way go on among themselves.
+ROUNDS = (12, 12, 24, 88)
+
+
+class _Problems(NamedTuple):
+    """Problems, as `search` takes them; those of one set have the same runs."""
+
+    data: Any  # [..., set]
+    measured: np.ndarray  # [row, block, set]
+    weight: np.ndarray  # [set or problem, row, block]
+    set_of: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Data, measurements and weights, [row, block, problem], or of one that stands for all."""
+        (inputs, fixed), measured, weight = self.data, self.measured, self.weight
+        sets = self.set_of[chosen]
+        if measured.shape[2] > 1:
+            inputs = jax.tree.map(lambda x: np.take(x, sets, 2), inputs)
+            fixed = jax.tree.map(lambda x: np.take(x, sets, 1), fixed)
+            measured = np.take(measured, sets, 2)
+        if len(weight) > 1:
+            weight = weight[chosen if len(weight) == len(self.set_of) else sets]
+        return (inputs, fixed), measured, np.moveaxis(weight, 0, 2)
+
+
+def by_rows(form: Form, data: Any) -> Any:
+    """Inputs and fixed coefficients, [group, ...], in the order of axes that `form.at` takes."""
+    inputs, fixed = data
+    if form.shared:  # groups are blocks
+        return (
+            jax.tree.map(lambda x: np.swapaxes(x, 0, 1)[:, :, None], inputs),
+            jax.tree.map(lambda x: x[:, None], fixed),
+        )
+    return jax.tree.map(lambda x: np.swapaxes(x, 0, 1)[:, None], inputs), jax.tree.map(lambda x: x[None], fixed)
 
 
 def _in_rounds(
@@ -128,93 +161,93 @@ def _in_rounds(
     found: Found | None = None,
 ) -> Found:
     """One phase of the search, for all starts or for those that have not converged."""
-    _, groups, parts, starts = start.shape
-    rows = measured.shape[-1] * parts
-    # Powers of two, so that other numbers of groups share compiled programs.
-    many = groups if form.shared else min(1 << (groups - 1).bit_length(), 1 << max(CHUNK // rows, 1).bit_length() - 1)
-    length = min(starts, max(1, CHUNK // (rows * many)))
-    for most in ROUNDS[phase]:
-        if found is None:
-            delta = np.full((1, 1, 1), np.inf)
-            found = _in_chunks(phase, form, data, measured, weight, start, delta, most, many, length)
-            continue
-        left = ~found.converged & np.isfinite(found.value)
-        count = int(left.sum(-1).max())
-        if not count:
-            break
-        index = np.argsort(~left, axis=-1, kind="stable")[..., :count]
-        of_all = np.broadcast_to(index, (*start.shape[1:3], count))
-        more = _in_chunks(
-            phase,
-            form,
-            data,
-            measured,
-            np.take_along_axis(weight, of_all[..., None], 2) if weight.shape[2] > 1 else weight,
-            np.take_along_axis(found.x, of_all[None], -1),
-            np.take_along_axis(found.delta, index, -1),
-            most,
-            many,
-            length,
+    groups, starts = start.shape[1], start.shape[3]
+
+    def flat(values: np.ndarray) -> np.ndarray:
+        """[..., group, part, start] as [..., block, problem]."""
+        if form.shared:  # of which there is one part
+            return values[..., 0, :]
+        turned = np.moveaxis(values, -3, -2)
+        return turned.reshape(*turned.shape[:-2], -1)
+
+    def whole(values: np.ndarray) -> np.ndarray:
+        if form.shared:
+            return values[..., None, :]
+        return np.moveaxis(values.reshape(*values.shape[:-1], groups, starts), -3, -2)
+
+    problems = _Problems(
+        data=by_rows(form, data),
+        measured=flat(np.moveaxis(measured, -1, 0)),
+        weight=np.moveaxis(flat(np.moveaxis(weight, -1, 0)), -1, 0),
+        set_of=np.zeros(starts, int) if form.shared else np.repeat(np.arange(groups), starts),
+    )
+    x = flat(start)
+    blocks, total = x.shape[1:]
+    one = 1 if form.shared else blocks
+    room = max(1, CHUNK // (measured.shape[-1] * blocks))
+    length = roomy(min(room, total))
+    if found is None:
+        state = Found(
+            x=x.copy(),
+            value=np.full((one, total), np.inf),
+            converged=np.zeros((one, total), bool),
+            steps=np.zeros((one, total), np.int32),
+            delta=np.full((one, total), np.inf),
         )
-        np.put_along_axis(found.x, of_all[None], more.x, -1)
-        steps = np.take_along_axis(found.steps, index, -1) + more.steps
-        for name, new in more._replace(steps=steps)._asdict().items():
-            if name != "x":
-                np.put_along_axis(getattr(found, name), index, new, -1)
-    assert found is not None
-    return found
+        left = np.arange(total)
+    else:
+        state = Found(x.copy(), *(np.array(flat(values)) for values in found[1:]))
+        left = np.flatnonzero(_unfinished(state))
+    last = OBJECTIVES[form.objective].delta if phase == "refine" else np.inf
+    for turn, most in enumerate(ROUNDS):
+        if not len(left):
+            break
+        before = state.value.copy()
+        more = _in_chunks(phase, form, problems, state.x, state.delta, left, most, length)
+        for name, new in more._asdict().items():
+            kept = getattr(state, name)
+            kept[..., left] = kept[..., left] + new if name == "steps" else new
+        unfinished = _unfinished(state)
+        if weight.shape[2] == 1:  # starts that will not get to the best one at their pace are given up
+            best = np.where(state.converged, state.value, np.inf).reshape(one, -1, starts).min(-1)
+            with np.errstate(invalid="ignore"):  # infinity less infinity
+                reach = (before - state.value) * (sum(ROUNDS[turn + 1 :]) / most)
+                lost = (state.delta <= last) & (state.value - np.repeat(best, starts, -1) > reach)
+            unfinished &= ~lost.all(0)
+        left = left[unfinished[left]]
+    return Found(*map(whole, state))
+
+
+def _unfinished(found: Found) -> np.ndarray:
+    """Which problems further steps may help."""
+    unfinished: np.ndarray = (~found.converged & np.isfinite(found.value)).any(0)
+    return unfinished
 
 
 def _in_chunks(
     phase: str,
     form: Form,
-    data: Any,
-    measured: np.ndarray,
-    weight: np.ndarray,
+    problems: _Problems,
     start: np.ndarray,
     delta: np.ndarray,
+    chosen: np.ndarray,
     most: int,
-    many: int,
     length: int,
 ) -> Found:
-    """One phase of the search, by chunks of `many` groups and `length` starts, each of which is one compiled call."""
-    _, groups, _, starts = start.shape
-    pieces = [(g, b) for g in range(0, groups, many) for b in range(0, starts, length)]
+    """One phase of the search for some problems, by chunks of `length` of them, each of which is one compiled call."""
 
-    def cut(array: np.ndarray, axis: int, begin: int, size: int) -> np.ndarray:
-        """A slice, with the last element again and again beyond the end."""
-        kept: np.ndarray = np.take(array, np.minimum(np.arange(begin, begin + size), array.shape[axis] - 1), axis)
-        return kept
-
-    def solved(piece: tuple[int, int]) -> Found:
-        g, b = piece
+    def solved(begin: int) -> Found:
+        piece = np.resize(chosen[begin : begin + length], length)
         with setting(np.dtype(np.float64)):  # which is one of each thread
-            found = _compiled(
-                phase,
-                form,
-                jax.tree.map(lambda x: cut(x, 0, g, many), data),
-                cut(measured, 0, g, many),
-                cut(cut(weight, 0, g, many), 2, b, length if weight.shape[2] > 1 else 1),
-                cut(cut(start, 1, g, many), 3, b, length),
-                most,
-                cut(cut(delta, 0, g, len(delta) if form.shared else many), 2, b, length),
-            )
+            found = _compiled(phase, form, *problems.take(piece), start[..., piece], most, delta[..., piece])
             return Found(*map(np.asarray, found))
 
-    found = [solved(pieces[0])]  # compiled by one thread, and not by each
-    if len(pieces) > 1:
+    begins = range(0, len(chosen), length)
+    found = [solved(begins[0])]  # compiled by one thread, and not by each
+    if len(begins) > 1:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found += pool.map(solved, pieces[1:])
-    columns = range(0, starts, length)
-    grid = [[found[i * len(columns) + j] for j in range(len(columns))] for i in range(len(found) // len(columns))]
-
-    def joined(name: str) -> np.ndarray:
-        parts = [[getattr(each, name) for each in row] for row in grid]
-        whole = np.concatenate([np.concatenate(row, -1) for row in parts], -3)
-        kept: np.ndarray = whole[..., : 1 if whole.shape[-3] < many else groups, :, :starts]
-        return kept
-
-    return Found(*map(joined, Found._fields))
+            found += pool.map(solved, begins[1:])
+    return Found(*(np.concatenate(values, -1)[..., : len(chosen)] for values in zip(*found, strict=True)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,0 +1,205 @@
+"""How well runs tell the coefficients that were fitted to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlaws.arguments import setting
+from jaxlaws.fitting.form import Form
+from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+
+__all__ = ["Spread", "statistics"]
+
+RANK = 1e-10  # of the largest singular value of scaled derivatives; what is below it tells nothing from rounding
+
+
+@dataclasses.dataclass
+class Spread:
+    """Errors of coefficients, and what is known of them."""
+
+    stderr: np.ndarray  # [number, group, part]
+    covariance: np.ndarray  # [group, all numbers, all numbers]
+    untold: list[list[np.ndarray]]  # for each group, [direction, all numbers]
+    rank: np.ndarray  # [group, part]
+    condition: np.ndarray  # [group, part]
+    vague: np.ndarray  # [number, group, part], whether the runs do not tell it
+    bound: np.ndarray  # [number, group, part]
+    free: np.ndarray  # [group, part], runs that are left when every coefficient has one
+
+
+class _Analysis(NamedTuple):
+    """The same for one set of coefficients, or for a stack of sets."""
+
+    covariance: np.ndarray  # [..., number, number]
+    stderr: np.ndarray  # [..., number]
+    vague: np.ndarray  # [..., number]
+    condition: np.ndarray
+    free: np.ndarray
+    blind: np.ndarray  # [..., number, number], the projection on what the runs do not tell, of scaled numbers
+    scale: np.ndarray  # [..., number]
+
+
+def statistics(
+    form: Form,
+    x: np.ndarray,
+    predicted: np.ndarray,
+    derivatives: np.ndarray,
+    measured: np.ndarray,
+    weight: np.ndarray,
+) -> Spread:
+    """Covariances from the derivatives of the errors at the optimum.
+
+    Args:
+        form: What was fitted.
+        x: The optimum, [number, group, part].
+        predicted: Predictions there, [group, part, row].
+        derivatives: Their derivatives, [number, group, part, row].
+        measured: [group, part, row].
+        weight: [group, part, row].
+    """
+    objective = OBJECTIVES[form.objective]
+    used = weight > 0
+    predicted = np.where(used, predicted, measured)  # what is predicted of the others may be anything
+    with setting(np.dtype(np.float64)):
+        error, slope = (np.asarray(f(predicted, measured)) for f in (objective.error, objective.slope))
+    low, high = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
+    bound = (x <= low) | (x >= high)
+    jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
+    jacobian = np.where(bound[..., None], 0, jacobian)
+    if form.shared:
+        return _joint(form, jacobian[:, :, 0], error[:, 0], weight[:, 0], bound)
+    return _separate(form, jacobian, error, weight, bound)
+
+
+def _separate(form: Form, jacobian: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Spread:
+    """For groups and parts that have no coefficients in common."""
+    groups, parts = error.shape[:2]
+    count, size = form.count, form.count * form.parts
+    bounds = np.moveaxis(bound, 0, -1)
+    found = _analysed(form, np.moveaxis(jacobian, 0, -1), error, weight, bounds)
+    covariance = np.zeros((groups, size, size))
+    for q in range(parts):
+        place = slice(q * count, (q + 1) * count)
+        covariance[:, place, place] = found.covariance[:, q]
+    rank = count - bounds.sum(-1)
+    untold: list[list[np.ndarray]] = [[np.zeros((0, size))] for _ in range(groups)]
+    for g, q in np.argwhere(found.vague.any(-1)):
+        directions = _untold(found.blind[g, q], found.scale[g, q], bounds[g, q])
+        rank[g, q] -= len(directions)
+        untold[g].append(np.pad(directions, ((0, 0), (q * count, size - (q + 1) * count))))
+    stderr, vague = (np.moveaxis(values, -1, 0) for values in (found.stderr, found.vague))
+    return Spread(stderr, covariance, untold, rank, found.condition, vague, bound, found.free)
+
+
+def _joint(form: Form, jacobian: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Spread:
+    """For groups that share coefficients, of which there is one part."""
+    count, shared = form.count, form.shared_count
+    groups, own = len(error), form.count - form.shared_count
+    matrix = np.zeros((groups, jacobian.shape[-1], shared + groups * own))
+    places = [np.r_[:shared, shared + g * own : shared + (g + 1) * own] for g in range(groups)]
+    for g, place in enumerate(places):
+        matrix[g][:, place] = jacobian[:, g].T
+    there = weight > 0
+    bounds = np.concatenate([bound[:shared, 0, 0], *(bound[shared:, g, 0] for g in range(groups))])
+    absent = int((~bound[shared:, ~there.any(-1), 0]).sum())
+    found = _analysed(form, matrix[there], error[there], weight[there], bounds, absent)
+    stderr, vague = np.zeros(bound.shape), np.zeros(bound.shape, bool)
+    rank = np.zeros((groups, 1))
+    untold = []
+    directions = _untold(found.blind, found.scale, bounds)
+    for g, place in enumerate(places):
+        stderr[:, g, 0], vague[:, g, 0] = found.stderr[place], found.vague[place]
+        mine = directions[:, place]
+        untold.append([mine])
+        sizes = np.abs(mine).max(axis=0, initial=0)
+        lost = np.linalg.matrix_rank(mine / np.where(sizes > 0, sizes, 1)) if len(mine) else 0
+        rank[g] = count - bound[:, g].sum() - lost
+    covariance = np.stack([found.covariance[np.ix_(place, place)] for place in places])
+    condition, free = (np.full((groups, 1), value) for value in (found.condition, found.free))
+    return Spread(stderr, covariance, untold, rank, condition, vague, bound, free)
+
+
+def _analysed(
+    form: Form, matrix: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray, absent: int = 0
+) -> _Analysis:
+    """From derivatives [..., row, number], which are 0 in rows of weight 0.
+
+    Of the numbers that are not on a bound, `absent` belong to groups without runs, and take nothing from others.
+    """
+    delta = OBJECTIVES[form.objective].delta
+    count = matrix.shape[-1]
+    scale = np.linalg.norm(matrix, axis=-2)
+    scale = np.where(scale > 0, scale, np.inf)
+    scaled = matrix / scale[..., None, :]
+    _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
+    top = singular.max(-1, initial=0)
+    told = axes * (singular > RANK * top[..., None])[..., None]
+    # A coefficient that takes part in a direction in which the errors do not change is not known.
+    blind = np.eye(count) - _transposed(told) @ told
+    vague = ~bound & (np.sqrt(np.abs(np.diagonal(blind, axis1=-2, axis2=-1))) > 1e-4)
+    loose = (~bound).sum(-1)
+    free = (weight > 0).sum(-1) - loose + absent
+    unit, other = scale[..., None, :], scale[..., :, None]
+    left = np.where(free > 0, free, np.nan)[..., None, None]
+    if delta == np.inf:
+        inverse = _transposed(told) @ (_inverse_of_squares(singular, told)[..., None] * told) / unit / other
+        covariance = inverse * (weight * error**2).sum(-1)[..., None, None] / left
+    else:
+        force, steepness = _scores(error, weight, delta)
+        inner = told @ (_transposed(scaled) * steepness[..., None, :]) @ scaled @ _transposed(told)
+        inverse = _transposed(told) @ np.linalg.pinv(inner, hermitian=True) @ told / unit / other
+        pushed = _transposed(matrix) * (weight * force**2)[..., None, :]
+        covariance = inverse @ pushed @ matrix @ inverse * (1 + (loose - absent)[..., None, None] / left)
+    deviation = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    stderr = np.where(bound, np.nan, np.where(vague, np.inf, deviation))
+    ranked = np.concatenate([singular, np.zeros((*singular.shape[:-1], count))], -1)  # also where there are few rows
+    least = np.where(loose > 0, np.take_along_axis(ranked, np.maximum(loose - 1, 0)[..., None], -1)[..., 0], top)
+    condition = np.divide(top, least, out=np.full(np.shape(top), np.inf), where=least > 0)
+    return _Analysis(covariance, stderr, vague, condition, free, blind, scale)
+
+
+def _transposed(matrix: np.ndarray) -> np.ndarray:
+    return np.swapaxes(matrix, -1, -2)
+
+
+def _inverse_of_squares(singular: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """The squares of the singular values of what is told, inverted; 0 for others."""
+    kept = told.any(-1)
+    inverse: np.ndarray = np.where(kept, np.where(kept, singular, 1) ** -2.0, 0)
+    return inverse
+
+
+def _untold(blind: np.ndarray, scale: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Directions in which the errors do not change, [direction, number], from the projection on them, scaled."""
+    free = np.flatnonzero(~bound)
+    size, axes = np.linalg.eigh(blind[np.ix_(free, free)])
+    axes = np.where(np.abs(axes) > 1e-6, axes, 0).T[size > 0.5]  # without what rounding leaves
+    found = np.zeros((len(axes), len(bound)))
+    found[:, free] = axes / np.where(np.isfinite(scale), scale, 1)[free]
+    return found
+
+
+def _scores(error: np.ndarray, weight: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    """For stacks of rows, as `_score`; 0 for rows of weight 0."""
+    force, steepness = np.zeros_like(error), np.zeros_like(error)
+    for place in np.ndindex(error.shape[:-1]):
+        there = weight[place] > 0
+        force[place][there], steepness[place][there] = _score(error[place][there], delta)
+    return force, steepness
+
+
+def _score(error: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    """The derivative of the objective by the errors, and its own derivative, smoothed where it jumps.
+
+    Huber's function bends for few errors only. How many of them there would be on average is told from a wider window
+    (Powell 1991), of Silverman's width.
+    """
+    force = np.clip(error, -delta, delta)
+    if delta == np.inf or len(error) < 2:
+        return force, np.ones_like(error)
+    low, high = np.percentile(error, [25, 75])
+    width = max(1.06 * min(error.std(), (high - low) / 1.349) * len(error) ** -0.2, delta)
+    return force, (np.clip(error + width, -delta, delta) - np.clip(error - width, -delta, delta)) / (2 * width)
