@@ -87,6 +87,13 @@ class Reader:
         """A reader of a table in memory."""
         return cls("text", table.schema, table.to_batches(), lambda done: None)
 
+    def renamed(self, names: Sequence[str]) -> Reader:
+        """The same table with other names of columns."""
+        _check_names(names)
+        schema = pa.schema([field.with_name(name) for field, name in zip(self.schema, names, strict=True)])
+        batches = (batch for table in self for batch in table.rename_columns(list(names)).to_batches())
+        return Reader(self.format, schema, batches, self.fraction, self.regular)
+
     def __iter__(self) -> Iterator[Any]:
         with _arrow_errors(self.schema.names):
             yield from _joined(self._batches)

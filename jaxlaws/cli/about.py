@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxlaws.catalogue import laws
-from jaxlaws.cli.shared import Command, known_group, print_json, print_table
+from jaxlaws.cli.shared import ERRORS, Command, known_group, print_json, print_table
 from jaxlaws.law import Law, Var, as_dict, variables
 
 __all__ = ["add_commands"]
@@ -91,7 +91,7 @@ def _show(args: argparse.Namespace) -> None:
         names = [v.name for v in variables(law.coefs)]
         print_table(("group", *names), [(name, *map(repr, coefs.values())) for name, coefs in groups.items()])
     print()
-    for key, value in dataclasses.asdict(law.source).items():
+    for key, value in {"objective": ERRORS[law.objective], **dataclasses.asdict(law.source)}.items():
         if value not in ("", None):
             print(f"{key:9} {value}")
 
@@ -126,6 +126,7 @@ def _about(law: Law) -> dict[str, Any]:
         "inputs": about(law.inputs, "range", "aliases", "floor", "integer"),
         "outputs": about(law.outputs),
         "coefficients": about(law.coefs, "shared"),
+        "objective": law.objective,
         "source": dataclasses.asdict(law.source),
     }
 

@@ -13,7 +13,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jaxlaws.catalogue import laws
-from jaxlaws.cli.shared import FORMATS, Command, NotFoundError, count_of, print_table, seed, whole_table
+from jaxlaws.cli.shared import (
+    ERRORS,
+    Command,
+    NotFoundError,
+    count_of,
+    print_table,
+    seed,
+    source_arguments,
+    whole_table,
+)
 from jaxlaws.fitting.bootstrap import bootstrap
 from jaxlaws.fitting.estimation import Fit, fit_runs
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
@@ -27,8 +36,6 @@ __all__ = ["add_commands", "runs_in_file", "source_name"]
 
 _Table: TypeAlias = tuple[list[str], list[list[str]]]
 
-ERRORS = {"squared": "squared errors", "relative": "relative errors", "huber_log": "Huber's errors of the logarithm"}
-
 BRACKETS = "in brackets: standard errors, in units of the last digit"
 
 NAME = 24  # letters of the name of a group that are kept on one line
@@ -40,6 +47,8 @@ fitted at once, each coefficient that the law calls shared to the runs of all.
 The table shows each coefficient with its standard error; R2 on the runs of the fit; and the share of the starts that
 ended at this minimum, since few of many are a sign that there may be a better one. What to know of a coefficient
 before one relies on it is said below. A coefficient without an error is fixed, on a bound, or not told by the runs.
+
+Columns with other names than the law's are read with --rename.
 
 What -o writes can be used in place of the coefficients of the law, with --coefs, by the other commands.
 
@@ -56,13 +65,14 @@ def add_commands(command: Command) -> None:
         "jaxlaws fit domain_mixture runs.csv --draws draws.parquet && jaxlaws mixture domain_mixture --draws "
         "draws.parquet\n"
         "jaxlaws fit chinchilla runs.parquet --objective squared --starts 500\n"
+        "jaxlaws fit chinchilla runs.csv --rename n=params --rename d=tokens\n"
         "jaxlaws fit chinchilla runs.csv --fixed alpha=0.35,beta=0.37 --bounds E=1:2,A=:1e4\n"
         "jaxlaws fit parallel runs.csv --group corpus --weights repetitions --shared alpha --json",
         FIT,
     )
     sub.add_argument("law", metavar="LAW")
     sub.add_argument("table", metavar="FILE", help="the table")
-    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+    source_arguments(sub)
     about = 'column with the group of each run (default "group", where there is one)'
     sub.add_argument("--group", "--group-column", metavar="COLUMN", help=about)
     sub.add_argument("--weights", metavar="COLUMN", help="column with the weight of each run (default: 1)")
@@ -75,8 +85,8 @@ def add_commands(command: Command) -> None:
     sub.add_argument("--fixed", metavar="NAME=X,...", type=_values, action="append", default=[], help=about)
     about = "least and largest values of coefficients, in place of those of the law; E=0: has no largest one"
     sub.add_argument("--bounds", metavar="NAME=X:Y,...", type=_bounds, action="append", default=[], help=about)
-    about = "how many points the search starts from (default 64)"
-    sub.add_argument("--starts", metavar="N", type=count_of("starts"), default=64, help=about)
+    about = "how many points the search starts from (default 64, or 16 for a single coefficient that is searched for)"
+    sub.add_argument("--starts", metavar="N", type=count_of("starts"), help=about)
     sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which points (default 0)")
     about = "file to write draws of the coefficients to, in Parquet: fits to resampled runs (bootstrap)"
     sub.add_argument("--draws", metavar="DRAWS", help=about)
@@ -196,7 +206,7 @@ def source_name(args: argparse.Namespace) -> str:
 
 def runs_in_file(law: Law, args: argparse.Namespace, group: str | None) -> Runs:
     """The runs in the file, whose groups are in this column."""
-    table = whole_table(args.table, args.source, [law], [args.weights] if args.weights else [])
+    table = whole_table(args, args.table, [law], [args.weights] if args.weights else [])
     return read_runs(law, table, group, args.weights, first_row=1)
 
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from jaxlaws import tables
 from jaxlaws.catalogue import laws
-from jaxlaws.cli.shared import FORMATS, Command, count_of, print_json, print_table, whole_table
+from jaxlaws.cli.shared import (
+    Command,
+    count_of,
+    print_json,
+    print_table,
+    source_arguments,
+    whole_table,
+)
 from jaxlaws.fitting.comparison import compare_frame
 from jaxlaws.fitting.holdout import (
     SMALLEST,
@@ -66,7 +73,7 @@ def add_commands(command: Command) -> None:
     hold_out_arguments(sub, "squared")
     about = 'column with the group of each run (default "group", where there is one)'
     sub.add_argument("--group-column", "--group", metavar="C", help=about)
-    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+    source_arguments(sub)
     sub.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -150,7 +157,7 @@ def _opened(args: argparse.Namespace, path: str, chosen: Sequence[Law]) -> Itera
     """The table in a file, with numbers in the columns that laws and hold-outs take; errors begin with its name."""
     named = names_in(args.holdout) if args.holdout is not None else [args.by] if args.by is not None else []
     try:
-        table = whole_table(path, args.source, chosen, [*named, *([args.weights] if args.weights else [])])
+        table = whole_table(args, path, chosen, [*named, *([args.weights] if args.weights else [])])
         yield tables.as_frame(table)
     except DataError as error:
         raise DataError(f"{'standard input' if path == '-' else path}: {error}") from None

@@ -9,7 +9,13 @@ from typing import Any
 
 from jaxlaws.catalogue import laws
 from jaxlaws.cli.fitting import runs_in_file, source_name
-from jaxlaws.cli.shared import FORMATS, Command, NotFoundError, attended, level
+from jaxlaws.cli.shared import (
+    Command,
+    NotFoundError,
+    attended,
+    level,
+    source_arguments,
+)
 from jaxlaws.fitting.estimation import fit_runs
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
 from jaxlaws.tables import DataError
@@ -52,7 +58,7 @@ def add_commands(command: Command) -> None:
     about = "what is minimised (default: as the law says)"
     sub.add_argument("--objective", choices=tuple(OBJECTIVES), help=about)
     sub.add_argument("--level", metavar="P", type=level, default=0.9, help="probability of the interval (default 0.9)")
-    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+    source_arguments(sub)
 
 
 def _plot(args: argparse.Namespace) -> None:

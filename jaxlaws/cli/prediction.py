@@ -31,6 +31,7 @@ from jaxlaws.cli.shared import (
     print_json,
     print_table,
     seed,
+    source_arguments,
     usual_format,
     warn,
 )
@@ -124,7 +125,7 @@ def _table_arguments(sub: Any, grid: bool = True) -> None:
         "--group-column", metavar="C", help='column with the group of each row (default "group", where there is one)'
     )
     coefs_argument(sub)
-    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+    source_arguments(sub)
 
 
 def _output_arguments(sub: Any) -> None:
@@ -291,8 +292,8 @@ def _open(
     """
     numbers = [*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), *more]
     name, opened = open_table(
+        args,
         args.table,
-        args.source,
         numbers,
         columns=None if only is None else [*numbers, *only],
         text=[args.group_column or "group"],

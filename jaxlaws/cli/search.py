@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxlaws import tables
 from jaxlaws.cli.shared import (
-    FORMATS,
     NotFoundError,
     coefs_argument,
     file_arguments,
@@ -26,6 +25,7 @@ from jaxlaws.cli.shared import (
     open_table,
     output_format,
     print_table,
+    source_arguments,
     usual_format,
     warn,
 )
@@ -57,7 +57,7 @@ def search_arguments(sub: Any) -> None:
     """The arguments of every search."""
     sub.add_argument("law", metavar="LAW")
     sub.add_argument("problems", metavar="FILE | NAME=VALUE,...", nargs="*", help="several problems")
-    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+    source_arguments(sub)
     sub.add_argument(
         "--group",
         metavar="G",
@@ -220,7 +220,7 @@ def _rows(args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[s
     words = args.problems
     if not words:
         return [{}], "inputs"
-    source, opened = open_table(words, args.source, numbers, text=["group"])
+    source, opened = open_table(args, words, numbers, text=["group"])
     rows: list[dict[str, Any]] = []
     try:
         with opened as reader:

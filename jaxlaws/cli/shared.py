@@ -12,14 +12,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from jaxlaws.catalogue import laws
 from jaxlaws.law import Law, UnknownNameError, variables
-from jaxlaws.tables import DataError
+from jaxlaws.tables import DataError, missing
 
 __all__ = [
+    "ERRORS",
     "FORMATS",
     "Command",
     "NotFoundError",
@@ -33,11 +34,13 @@ __all__ = [
     "grid",
     "known_group",
     "level",
+    "open_reader",
     "open_table",
     "output_format",
     "print_json",
     "print_table",
     "seed",
+    "source_arguments",
     "usual_format",
     "warn",
     "whole_table",
@@ -47,6 +50,9 @@ __all__ = [
 Command: TypeAlias = Callable[..., Any]
 
 FORMATS = ("parquet", "csv", "jsonl")
+
+# What a fit may minimise.
+ERRORS = {"squared": "squared errors", "relative": "relative errors", "huber_log": "Huber's errors of the logarithm"}
 
 
 class NotFoundError(Exception):
@@ -59,6 +65,20 @@ def file_arguments(sub: Any) -> None:
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--to", choices=(*FORMATS, "text"), help="format of the output, if not told by its suffix")
     form.add_argument("--json", action="store_true", help="the same as --to jsonl")
+
+
+def source_arguments(sub: Any) -> None:
+    """The options that say how a table is read."""
+    sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
+    about = "read the column OLD of FILE as NEW, such as n=params; can be given several times"
+    sub.add_argument("--rename", metavar="OLD=NEW", type=_renaming, action="append", default=[], help=about)
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, _, new = text.rpartition("=")
+    if not old or not new:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form OLD=NEW, such as n=params")
+    return old, new
 
 
 def coefs_argument(sub: Any) -> None:
@@ -141,19 +161,56 @@ def known_group(law: Law, group: str) -> str:
     return group
 
 
-def open_table(words: Sequence[str], source: str | None, numbers: Sequence[str], **options: Any) -> tuple[str, Any]:
+def open_table(
+    args: argparse.Namespace, words: Sequence[str], numbers: Sequence[str], **options: Any
+) -> tuple[str, Any]:
     """What the arguments of a command name, for its errors, and a context whose value reads the table."""
     from jaxlaws import files
 
     if any("=" in word for word in words) and not (len(words) == 1 and os.path.exists(words[0])):
+        if args.rename:
+            raise DataError("--rename is for the columns of a file; name inputs as the law does")
         return "inputs", contextlib.nullcontext(files.Reader.of(grid(words, numbers)))
     if len(words) > 1:
         raise DataError(f"one table at a time; {words[1]!r} is a second one")
     name = "standard input" if words[0] == "-" else words[0]
-    return name, files.open_reader(words[0], source, numbers=numbers, **options)
+    return name, open_reader(args, words[0], numbers=numbers, **options)
 
 
-def whole_table(path: str, source: str | None, laws: Sequence[Law], more: Iterable[str]) -> Any:
+@contextlib.contextmanager
+def open_reader(
+    args: argparse.Namespace,
+    path: str,
+    *,
+    columns: Collection[str] | None = None,
+    numbers: Collection[str] = (),
+    text: Collection[str] = (),
+    **options: Any,
+) -> Iterator[Any]:
+    """A table in a file, read as the arguments say; options as for `files.open_reader`."""
+    from jaxlaws import files
+
+    new_of = dict(args.rename)
+    old_of = {new: old for old, new in args.rename}
+    if len(old_of) < len(args.rename) or len(new_of) < len(args.rename):
+        raise DataError("--rename: a column is named twice")
+
+    def old(names: Collection[str]) -> list[str]:
+        return [old_of.get(name, name) for name in names]
+
+    kept = None if columns is None else {*old(columns), *new_of}
+    with files.open_reader(path, args.source, columns=kept, numbers=old(numbers), text=old(text), **options) as reader:
+        names = reader.schema.names
+        for name in new_of:
+            if name not in names:
+                raise missing(names, name)
+        twice = [new for new in old_of if new in names and new not in new_of]
+        if twice:
+            raise DataError(f"--rename: there is a column {twice[0]!r} already")
+        yield reader.renamed([new_of.get(name, name) for name in names]) if new_of else reader
+
+
+def whole_table(args: argparse.Namespace, path: str, laws: Sequence[Law], more: Iterable[str]) -> Any:
     """A whole table in a file, with numbers in the columns of these laws and in some more."""
     import pyarrow as pa
 
@@ -161,7 +218,7 @@ def whole_table(path: str, source: str | None, laws: Sequence[Law], more: Iterab
     from jaxlaws.fitting.runs import sized
 
     found, first_row = [], 1
-    with files.open_reader(path, source, typed=False, whole=True) as reader:
+    with open_reader(args, path, typed=False, whole=True) as reader:
         numbers = set(more)
         for law in laws:
             law = sized(law, reader.schema.names)

@@ -141,7 +141,7 @@ def compare(
     smallest: int = SMALLEST,
     within: float = WITHIN,
     weights: Any = None,
-    starts: int = 64,
+    starts: int | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Fit several laws to the same runs, and tell which one predicts best.
@@ -160,7 +160,7 @@ def compare(
         smallest: As for `leave_one_scale_out`.
         within: As for `leave_one_scale_out`.
         weights: As for `fit`.
-        starts: How many starts each search has.
+        starts: How many starts each search has; by default as for [`fit`][jaxlaws.fit].
         seed: Another seed gives other starts.
 
     Returns:

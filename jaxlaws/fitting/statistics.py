@@ -151,8 +151,12 @@ def _analysed(
         force, steepness = _scores(error, weight, delta)
         inner = told @ (_transposed(scaled) * steepness[..., None, :]) @ scaled @ _transposed(told)
         inverse = _transposed(told) @ np.linalg.pinv(inner, hermitian=True) @ told / unit / other
-        pushed = _transposed(matrix) * (weight * force**2)[..., None, :]
-        covariance = inverse @ pushed @ matrix @ inverse * (1 + (loose - absent)[..., None, None] / left)
+        # Runs with much influence draw the law to them, and leave residuals that are too small: they are scaled as if
+        # each run had been left out of the fit (HC3 of MacKinnon and White 1985).
+        influence = steepness * np.sum(matrix @ inverse * matrix, -1)
+        squares = weight * force**2 / np.maximum(1 - influence, 1e-6) ** 2
+        covariance = inverse @ (_transposed(matrix) * squares[..., None, :]) @ matrix @ inverse
+        covariance = np.where(np.isnan(left), np.nan, covariance)
     deviation = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     stderr = np.where(bound, np.nan, np.where(vague, np.inf, deviation))
     ranked = np.concatenate([singular, np.zeros((*singular.shape[:-1], count))], -1)  # also where there are few rows
@@ -201,5 +205,5 @@ def _score(error: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
     if delta == np.inf or len(error) < 2:
         return force, np.ones_like(error)
     low, high = np.percentile(error, [25, 75])
-    width = max(1.06 * min(error.std(), (high - low) / 1.349) * len(error) ** -0.2, delta)
+    width = max(1.06 * min(error.std(), (high - low) / 1.349) * len(error) ** -0.2, 1e-6 * delta)
     return force, (np.clip(error + width, -delta, delta) - np.clip(error - width, -delta, delta)) / (2 * width)
