@@ -612,6 +612,16 @@ def test_errors_of_robust_fits_are_those_of_fits_to_new_runs():
         assert 0.85 < np.median(said) / found.std() < 1.15
 
 
+def test_outputs_that_have_converged_stay_so_while_others_go_on():
+    law, groups, rows = jl.laws["data_mixing"], 40, 100
+    loss = np.asarray(law("pile_70m", sampling.inputs(law, rows, seed=3)))
+    loss = loss * (1 + 1e-3 * np.random.default_rng(0).normal(size=(groups, *loss.shape)))
+    table = {name: np.tile(values, groups) for name, values in sampling.columns(law, rows, seed=3).items()}
+    table |= dict(zip(law.output_columns, loss.reshape(groups * rows, -1).T, strict=True))
+    fit = jl.fit(law, table | {"group": np.repeat(np.arange(groups), rows).astype(str)}, starts=16)
+    assert all(fit.converged.values())
+
+
 def test_outputs_have_intervals_of_their_own():
     law = jl.laws["domain_mixture"]
     group = next(iter(law.groups))

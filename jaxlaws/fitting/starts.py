@@ -204,9 +204,10 @@ def _in_rounds(
             break
         before = state.value.copy()
         more = _in_chunks(phase, form, problems, state.x, state.delta, left, most, length)
-        for name, new in more._asdict().items():
-            kept = getattr(state, name)
-            kept[..., left] = kept[..., left] + new if name == "steps" else new
+        more = more._replace(steps=state.steps[:, left] + more.steps)
+        done = state.converged[:, left]  # blocks that wait for others of their problem
+        for kept, new in zip(state, more, strict=True):
+            kept[..., left] = np.where(done, kept[..., left], new)
         unfinished = _unfinished(state)
         if weight.shape[2] == 1:  # starts that will not get to the best one at their pace are given up
             best = np.where(state.converged, state.value, np.inf).reshape(one, -1, starts).min(-1)
