@@ -116,7 +116,8 @@ def _distinct(value: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 # Steps; after each number of them, the problems that are still on their way go on among themselves.
-ROUNDS = (12, 12, 24, 88)
+ROUNDS = (12, 12, 24, 24, 64)
+ROUGH = ROUNDS[:3]  # where another search goes on from there
 
 
 class _Problems(NamedTuple):
@@ -199,7 +200,8 @@ def _in_rounds(
         state = Found(x.copy(), *(np.array(flat(values)) for values in found[1:]))
         left = np.flatnonzero(_unfinished(state))
     last = OBJECTIVES[form.objective].delta if phase == "refine" else np.inf
-    for turn, most in enumerate(ROUNDS):
+    rounds = ROUGH if phase == "search" and is_robust(form) else ROUNDS
+    for turn, most in enumerate(rounds):
         if not len(left):
             break
         before = state.value.copy()
@@ -212,7 +214,7 @@ def _in_rounds(
         if weight.shape[2] == 1:  # starts that will not get to the best one at their pace are given up
             best = np.where(state.converged, state.value, np.inf).reshape(one, -1, starts).min(-1)
             with np.errstate(invalid="ignore"):  # infinity less infinity
-                reach = (before - state.value) * (sum(ROUNDS[turn + 1 :]) / most)
+                reach = (before - state.value) * (sum(rounds[turn + 1 :]) / most)
                 lost = (state.delta <= last) & (state.value - np.repeat(best, starts, -1) > reach)
             unfinished &= ~lost.all(0)
         left = left[unfinished[left]]
