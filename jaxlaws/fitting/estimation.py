@@ -474,5 +474,7 @@ def _flags(runs: Runs, form: Form, converged: np.ndarray, found: Spread) -> dict
 
 def _named(form: Form, marked: np.ndarray) -> str:
     """Names of the numbers that are marked, [number, part]."""
+    if not marked.any():
+        return ""
     names = [form.names_of(q)[i] if form.parts > 1 else form.names[i] for i, q in np.argwhere(marked)]
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
