@@ -90,8 +90,9 @@ class Reader:
     def renamed(self, names: Sequence[str]) -> Reader:
         """The same table with other names of columns."""
         _check_names(names)
-        schema = pa.schema([field.with_name(name) for field, name in zip(self.schema, names, strict=True)])
-        batches = (batch for table in self for batch in table.rename_columns(list(names)).to_batches())
+        fields = [field.with_name(name) for field, name in zip(self.schema, names, strict=True)]
+        schema = pa.schema(fields, self.schema.metadata)
+        batches = (batch for table in self for batch in table.rename_columns(list(names)).cast(schema).to_batches())
         return Reader(self.format, schema, batches, self.fraction, self.regular)
 
     def __iter__(self) -> Iterator[Any]:

@@ -110,3 +110,27 @@ def test_inputs_on_the_command_line_have_the_names_of_the_law(run):
     status, _, err = run(*words)
     assert status == 2
     assert "--rename is for the columns of a file" in err
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_does_not_take_the_place_of_another_column(run, form, command):
+    file = write(form, {"params": "n", "note": "params"})
+    status, out, err = run(command, "chinchilla", file, "--rename", "n=params")
+    assert (status, out) == (2, "")
+    assert err == f"jaxlaws: {file}: --rename: there is a column 'params' already\n"
+
+
+def test_parquet_keeps_what_it_says_of_itself(run):
+    table = runs({"params": "n"}).replace_schema_metadata({"made": "by hand"})
+    pq.write_table(table, "runs.parquet")
+    assert run("predict", "chinchilla", "runs.parquet", "--rename", "n=params", "-o", "out.parquet")[0] == 0
+    found = pq.read_schema("out.parquet")
+    assert found.metadata[b"made"] == b"by hand"
+    assert found.names[0] == "params"
+
+
+def test_needs_a_file(run):
+    status, _, err = run("allocate", "chinchilla", "--budget", "1e20", "--rename", "n=params")
+    assert status == 2
+    assert "--rename is for the columns of a file" in err

@@ -219,6 +219,8 @@ def _rows(args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[s
 
     words = args.problems
     if not words:
+        if args.rename:
+            raise DataError("--rename is for the columns of a file, and there is none")
         return [{}], "inputs"
     source, opened = open_table(args, words, numbers, text=["group"])
     rows: list[dict[str, Any]] = []

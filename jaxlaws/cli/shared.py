@@ -70,7 +70,9 @@ def file_arguments(sub: Any) -> None:
 def source_arguments(sub: Any) -> None:
     """The options that say how a table is read."""
     sub.add_argument("--from", dest="source", choices=FORMATS, help="format of FILE, if not told by its suffix")
-    about = "read the column OLD of FILE as NEW, such as n=params; can be given several times"
+    about = (
+        "read the column OLD of FILE as NEW, such as n=params, which other options call NEW; can be given several times"
+    )
     sub.add_argument("--rename", metavar="OLD=NEW", type=_renaming, action="append", default=[], help=about)
 
 
@@ -198,7 +200,7 @@ def open_reader(
     def old(names: Collection[str]) -> list[str]:
         return [old_of.get(name, name) for name in names]
 
-    kept = None if columns is None else {*old(columns), *new_of}
+    kept = None if columns is None else {*columns, *old(columns), *new_of}
     with files.open_reader(path, args.source, columns=kept, numbers=old(numbers), text=old(text), **options) as reader:
         names = reader.schema.names
         for name in new_of:

@@ -60,6 +60,7 @@ class Fit:
         value: What is left of it, a sum over the runs, per group; with shared coefficients over all of them.
         converged: Whether another step would gain nothing, per group.
         share: The share of the starts that reached this minimum, per group; for separate outputs, the least of these.
+            Some of the others may be on their way there: starts that fall far behind are given up.
         rank: How many numbers the runs tell apart, per group.
         condition: Condition number of the derivatives, each coefficient in its own unit; per group.
         freedom: How many runs are left per group when every coefficient has one; for separate outputs, the least.
@@ -357,9 +358,11 @@ def _assembled(
 ) -> Fit:
     law, groups = runs.law, runs.groups
     value = np.where(np.isfinite(found.value), found.value, np.inf)
-    best = value.argmin(-1)[..., None]
+    same = value <= value.min(-1, keepdims=True) * (1 + SAME) + rounding(form, measured, weight)
+    share = same.mean(-1)
+    ended = same & found.converged
+    best = np.where(ended | (same & ~ended.any(-1, keepdims=True)), value, np.inf).argmin(-1)[..., None]
     least = np.take_along_axis(value, best, -1)
-    share = (value <= least * (1 + SAME) + rounding(form, measured, weight)).mean(-1)
     converged = np.take_along_axis(found.converged, best, -1)[..., 0]
     x = np.take_along_axis(found.x, np.broadcast_to(best[None], (*found.x.shape[:3], 1)), -1)[..., 0]
 

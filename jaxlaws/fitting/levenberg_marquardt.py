@@ -228,7 +228,7 @@ def _search(
         if projected:
             each = jnp.where(jnp.asarray(form.linear)[:, None, None], 1e-12, each)
         trial, predicted = _step(at, each, x, lower, upper, shared, total)
-        small = (predicted >= 0) & (damping <= 1e-2)
+        small = (predicted >= 0) & (damping <= 1e-2) & jnp.isfinite(at.value)
         last = state.delta <= objective.delta
         enough = small & last & (predicted <= tolerance * at.value + tiny)
         # Huber's function begins with the parabola that it is for large delta, and is narrowed where that is solved.
@@ -265,7 +265,7 @@ def _search(
         delta = jnp.where(jnp.isfinite(given), given, wide)
     state = _State(
         x=start,
-        at=_At(nothing, jnp.zeros_like(start), jnp.zeros((count, *start.shape), start.dtype)),
+        at=_At(nothing + jnp.inf, jnp.zeros_like(start), jnp.zeros((count, *start.shape), start.dtype)),
         delta=delta,
         renewed=nothing < 1,
         damping=nothing + 1e-3,

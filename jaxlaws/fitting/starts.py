@@ -46,7 +46,7 @@ def spread(ranges: Sequence[tuple[float, float]], count: int, seed: int) -> np.n
 def solve_all(
     form: Form, data: Any, measured: np.ndarray, weight: np.ndarray, start: np.ndarray, warm: bool = False
 ) -> Found:
-    """Where the search ends from every start, for all groups; arguments and results as for `search`, in NumPy.
+    """Where the search ends from every start, for all groups, in NumPy; results are [..., group, part, start].
 
     Args:
         form: What is fitted.
@@ -115,7 +115,7 @@ def _distinct(value: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.n
     return chosen.reshape(*value.shape[:-1], -1), owner.reshape(value.shape)
 
 
-# Steps; after each number of them, the problems that are still on their way go on among themselves.
+# Steps; after each number of them, the problems that are still on their way go on, in fewer chunks where they can.
 ROUNDS = (12, 12, 24, 24, 64)
 ROUGH = ROUNDS[:3]  # where another search goes on from there
 

@@ -13,6 +13,7 @@ from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
 
 __all__ = ["Spread", "statistics"]
 
+LEAST_LEFT = 0.1  # of the influence of a run that draws the law to itself
 RANK = 1e-10  # of the largest singular value of scaled derivatives; what is below it tells nothing from rounding
 
 
@@ -69,9 +70,16 @@ def statistics(
     bound = (x <= low) | (x >= high)
     jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
     jacobian = np.where(bound[..., None], 0, jacobian)
+    lost = ~np.isfinite(error).all(-1)  # where no start led anywhere
+    error = np.where(lost[..., None], 0, error)
     if form.shared:
-        return _joint(form, jacobian[:, :, 0], error[:, 0], weight[:, 0], bound)
-    return _separate(form, jacobian, error, weight, bound)
+        found = _joint(form, jacobian[:, :, 0], error[:, 0], weight[:, 0], bound)
+        lost[:] = lost.any()
+    else:
+        found = _separate(form, jacobian, error, weight, bound)
+    found.stderr[:, lost] = np.nan
+    found.covariance[lost.any(1)] = np.nan
+    return found
 
 
 def _separate(form: Form, jacobian: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Spread:
@@ -148,15 +156,21 @@ def _analysed(
         inverse = _transposed(told) @ (_inverse_of_squares(singular, told)[..., None] * told) / unit / other
         covariance = inverse * (weight * error**2).sum(-1)[..., None, None] / left
     else:
-        force, steepness = _scores(error, weight, delta)
+        force, steepness = _scores(error, weight, delta, loose)
         inner = told @ (_transposed(scaled) * steepness[..., None, :]) @ scaled @ _transposed(told)
         inverse = _transposed(told) @ np.linalg.pinv(inner, hermitian=True) @ told / unit / other
         # Runs with much influence draw the law to them, and leave residuals that are too small: they are scaled as if
         # each run had been left out of the fit (HC3 of MacKinnon and White 1985).
-        influence = steepness * np.sum(matrix @ inverse * matrix, -1)
-        squares = weight * force**2 / np.maximum(1 - influence, 1e-6) ** 2
+        plain = _transposed(told) @ (_inverse_of_squares(singular, told)[..., None] * told)
+        influence = np.sum(scaled @ plain * scaled, -1)
+        squares = weight * force**2 / np.maximum(1 - influence, LEAST_LEFT) ** 2
         covariance = inverse @ (_transposed(matrix) * squares[..., None, :]) @ matrix @ inverse
         covariance = np.where(np.isnan(left), np.nan, covariance)
+        # Directions in which no run is near enough to the law to say how steep the objective is.
+        steep = np.linalg.eigvalsh(inner)
+        enough = RANK * steep.max(-1, keepdims=True, initial=0)
+        flat = (steep > enough).sum(-1) < (singular > RANK * top[..., None]).sum(-1)
+        vague = vague | (~bound & flat[..., None])
     deviation = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     stderr = np.where(bound, np.nan, np.where(vague, np.inf, deviation))
     ranked = np.concatenate([singular, np.zeros((*singular.shape[:-1], count))], -1)  # also where there are few rows
@@ -186,24 +200,26 @@ def _untold(blind: np.ndarray, scale: np.ndarray, bound: np.ndarray) -> np.ndarr
     return found
 
 
-def _scores(error: np.ndarray, weight: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
+def _scores(error: np.ndarray, weight: np.ndarray, delta: float, loose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For stacks of rows, as `_score`; 0 for rows of weight 0."""
     force, steepness = np.zeros_like(error), np.zeros_like(error)
     for place in np.ndindex(error.shape[:-1]):
         there = weight[place] > 0
-        force[place][there], steepness[place][there] = _score(error[place][there], delta)
+        force[place][there], steepness[place][there] = _score(error[place][there], delta, int(loose[place]))
     return force, steepness
 
 
-def _score(error: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
+def _score(error: np.ndarray, delta: float, loose: int) -> tuple[np.ndarray, np.ndarray]:
     """The derivative of the objective by the errors, and its own derivative, smoothed where it jumps.
 
     Huber's function bends for few errors only. How many of them there would be on average is told from a wider window
-    (Powell 1991), of Silverman's width.
+    (Powell 1991), of Silverman's width, and wide enough for more of them than there are coefficients.
     """
     force = np.clip(error, -delta, delta)
     if delta == np.inf or len(error) < 2:
         return force, np.ones_like(error)
     low, high = np.percentile(error, [25, 75])
-    width = max(1.06 * min(error.std(), (high - low) / 1.349) * len(error) ** -0.2, 1e-6 * delta)
+    silverman = 1.06 * min(error.std(), (high - low) / 1.349) * len(error) ** -0.2
+    enough = np.sort(np.abs(error))[min(loose, len(error) - 1)]
+    width = max(silverman, enough, 1e-6 * delta)
     return force, (np.clip(error + width, -delta, delta) - np.clip(error - width, -delta, delta)) / (2 * width)

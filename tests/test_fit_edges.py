@@ -1,0 +1,66 @@
+"""Fits of runs that are few, far from the law, or where a start leads nowhere."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import sampling
+
+import jaxlaws as jl
+
+CHINCHILLA = jl.laws["chinchilla"]
+
+
+def made(law, group, count, noise, seed=0):
+    """Runs of a group with relative noise."""
+    loss = np.asarray(law(group, sampling.inputs(law, count, seed=seed))).reshape(count, -1)
+    loss = loss * np.exp(noise * np.random.default_rng(seed).normal(size=loss.shape))
+    return sampling.columns(law, count, seed=seed) | dict(zip(law.output_columns, loss.T, strict=True))
+
+
+@pytest.mark.parametrize("runs", [8, 13, 40])
+def test_robust_errors_of_few_runs_are_of_the_size_of_the_spread(runs):
+    found = []
+    for seed in range(40):
+        found.append(jl.fit(CHINCHILLA, made(CHINCHILLA, "besiroglu2024", runs, 0.01, seed), starts=16))
+    told = [fit for fit in found if np.isfinite(fit.stderr["all_data"].E)]
+    assert len(told) > len(found) / 2
+    said = np.median([fit.stderr["all_data"].E for fit in told])
+    spread = np.std([fit.coefs["all_data"].E for fit in told])
+    assert 0.3 * spread < said < 3 * spread
+
+
+def test_a_start_that_leads_nowhere_is_not_the_best():
+    law = jl.laws["data_mixing"]
+    good = {"c": np.ones((1, 5)), "t": np.full((1, 5, 5), -1.0)}
+    both = {"c": np.ones((2, 5)), "t": np.stack([np.full((5, 5), -1.0), np.full((5, 5), 1e4)])}
+    table = made(law, "pile_70m", 12, 0.01)
+    one, two = (jl.fit(law, table, starts=starts) for starts in (good, both))
+    assert two.value["all_data"] == pytest.approx(one.value["all_data"])
+    assert two.scores.r2 > 0.9
+
+
+def test_a_group_without_a_fit_leaves_the_others_theirs():
+    law = jl.laws["data_constrained"]
+    good = made(law, "all_data", 40, 0.003)
+    bad = made(law, "all_data", 40, 0.003, seed=1)
+    outliers = np.random.default_rng(0).random(40) < 0.2
+    bad["loss"] = np.where(outliers, bad["loss"] * 30, bad["loss"])
+    both = {name: np.concatenate([good[name], bad[name]]) for name in good}
+    fit = jl.fit(law, both | {"group": ["good"] * 40 + ["bad"] * 40}, objective="huber_log", shared=(), starts=8)
+    alone = jl.fit(law, good, objective="huber_log", shared=(), starts=8)
+    assert fit.converged["good"]
+    assert fit.value["good"] == pytest.approx(alone.value["all_data"], rel=1e-6)
+    np.testing.assert_allclose(*(jax.tree.leaves(x) for x in (fit.stderr["good"], alone.stderr["all_data"])), rtol=1e-2)
+    if not np.isfinite(fit.value["bad"]):
+        assert "the search did not converge" in fit.flags["bad"]
+        assert np.isnan(jax.tree.leaves(fit.stderr["bad"])).all()
+
+
+def test_errors_are_not_zero_where_no_run_is_near_a_robust_law():
+    size = np.repeat(np.geomspace(200, 4e5, 10), 2)
+    loss = (1 + 5 * size**-0.3) * np.tile([0.95, 1.05], 10)
+    fit = jl.fit(jl.laws["sft"], {"sft_data_size": size, "sft_loss": loss}, objective="huber_log")
+    errors = fit.stderr["all_data"]
+    assert all(error > 1e-4 or np.isnan(error) for error in (errors.A, errors.alpha))
