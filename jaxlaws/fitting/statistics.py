@@ -142,35 +142,35 @@ def _analysed(
     scale = np.linalg.norm(matrix, axis=-2)
     scale = np.where(scale > 0, scale, np.inf)
     scaled = matrix / scale[..., None, :]
-    _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
+    turned, singular, axes = np.linalg.svd(scaled, full_matrices=False)
     top = singular.max(-1, initial=0)
-    told = axes * (singular > RANK * top[..., None])[..., None]
-    # A coefficient that takes part in a direction in which the errors do not change is not known.
-    blind = np.eye(count) - _transposed(told) @ told
-    vague = ~bound & (np.sqrt(np.abs(np.diagonal(blind, axis1=-2, axis2=-1))) > 1e-4)
+    told = singular > RANK * top[..., None]
+    blind = np.eye(count) - _transposed(axes) @ (told[..., None] * axes)
+    roots = np.where(told, 1 / np.where(told, singular, 1), 0)[..., None] * axes  # of the inverse of the squares
     loose = (~bound).sum(-1)
     free = (weight > 0).sum(-1) - loose + absent
-    unit, other = scale[..., None, :], scale[..., :, None]
     left = np.where(free > 0, free, np.nan)[..., None, None]
     if delta == np.inf:
-        inverse = _transposed(told) @ (_inverse_of_squares(singular, told)[..., None] * told) / unit / other
+        inverse = _transposed(roots) @ roots / scale[..., None, :] / scale[..., :, None]
         covariance = inverse * (weight * error**2).sum(-1)[..., None, None] / left
     else:
         force, steepness = _scores(error, weight, delta, loose)
-        inner = told @ (_transposed(scaled) * steepness[..., None, :]) @ scaled @ _transposed(told)
-        inverse = _transposed(told) @ np.linalg.pinv(inner, hermitian=True) @ told / unit / other
+        turned = turned * told[..., None, :]
+        steep, turns = np.linalg.eigh(_transposed(turned) * steepness[..., None, :] @ turned)
+        kept = steep > RANK * steep.max(-1, keepdims=True, initial=0)
+        roots = _transposed(turns) @ roots
+        # Directions in which no run is near enough to the law to say how steep the objective is are not told, either.
+        flat = roots * ~kept[..., None]
+        blind = blind + np.linalg.pinv(flat) @ flat
+        roots = np.where(kept, 1 / np.sqrt(np.where(kept, steep, 1)), 0)[..., None] * roots
+        inverse = _transposed(roots) @ roots / scale[..., None, :] / scale[..., :, None]
         # Runs with much influence draw the law to them, and leave residuals that are too small: they are scaled as if
         # each run had been left out of the fit (HC3 of MacKinnon and White 1985).
-        plain = _transposed(told) @ (_inverse_of_squares(singular, told)[..., None] * told)
-        influence = np.sum(scaled @ plain * scaled, -1)
-        squares = weight * force**2 / np.maximum(1 - influence, LEAST_LEFT) ** 2
+        squares = weight * force**2 / np.maximum(1 - np.sum(turned**2, -1), LEAST_LEFT) ** 2
         covariance = inverse @ (_transposed(matrix) * squares[..., None, :]) @ matrix @ inverse
         covariance = np.where(np.isnan(left), np.nan, covariance)
-        # Directions in which no run is near enough to the law to say how steep the objective is.
-        steep = np.linalg.eigvalsh(inner)
-        enough = RANK * steep.max(-1, keepdims=True, initial=0)
-        flat = (steep > enough).sum(-1) < (singular > RANK * top[..., None]).sum(-1)
-        vague = vague | (~bound & flat[..., None])
+    # A coefficient that takes part in a direction in which the errors do not change is not known.
+    vague = ~bound & (np.sqrt(np.abs(np.diagonal(blind, axis1=-2, axis2=-1))) > 1e-4)
     deviation = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     stderr = np.where(bound, np.nan, np.where(vague, np.inf, deviation))
     ranked = np.concatenate([singular, np.zeros((*singular.shape[:-1], count))], -1)  # also where there are few rows
@@ -181,13 +181,6 @@ def _analysed(
 
 def _transposed(matrix: np.ndarray) -> np.ndarray:
     return np.swapaxes(matrix, -1, -2)
-
-
-def _inverse_of_squares(singular: np.ndarray, told: np.ndarray) -> np.ndarray:
-    """The squares of the singular values of what is told, inverted; 0 for others."""
-    kept = told.any(-1)
-    inverse: np.ndarray = np.where(kept, np.where(kept, singular, 1) ** -2.0, 0)
-    return inverse
 
 
 def _untold(blind: np.ndarray, scale: np.ndarray, bound: np.ndarray) -> np.ndarray:
