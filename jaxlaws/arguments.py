@@ -21,6 +21,7 @@ __all__ = [
     "broadcast_shape",
     "by_name",
     "check_law",
+    "check_weights",
     "group_ids",
     "number",
     "setting",
@@ -71,6 +72,16 @@ def check_law(law: Any) -> None:
     """A TypeError for what is not a law, such as the name of one."""
     if not isinstance(law, Law):
         raise TypeError(f"a law such as jl.laws['parallel'] is needed, not {law!r}")
+
+
+def check_weights(law: Law, weights: Any) -> None:
+    """A TypeError for weights of a single output, and for none of outputs whose mean means nothing."""
+    if weights is not None and not law.output_shape:
+        raise TypeError(f"{law.name} has one output and takes no weights")
+    if weights is None and law.output_shape == ("output",):
+        raise TypeError(
+            f"{law.name} has several outputs, of which a mean would mean nothing: {law.output_text}; give weights"
+        )
 
 
 def by_name(law: Law, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,8 +246,7 @@ def _batch_shape(law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> t
     for v, shape in zip(variables(law.inputs), inputs, strict=True):
         check(v.name, v.shape, shape)
     if weights is not None:
-        if not law.output_shape:
-            raise TypeError(f"{law.name} has one output and takes no weights")
+        check_weights(law, weights)
         check("weights", law.output_shape, weights)
     return broadcast_shape(law, batches)
 

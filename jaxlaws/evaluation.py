@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, number, setting
+from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_weights, number, setting
 from jaxlaws.columns import BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
@@ -236,6 +236,7 @@ def _scalar(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
     outputs = law.fn(coefs, inputs)
     if not law.output_shape:
         return outputs
+    check_weights(law, weights)
     if weights is None:
         weights = jnp.full(outputs.shape, 1 / outputs.size, outputs.dtype)
     return matvec((weights[None], outputs))[0]

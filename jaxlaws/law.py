@@ -64,6 +64,8 @@ class UnknownNameError(KeyError):
         near = difflib.get_close_matches(str(name), known, n=3) or [k for k in known if name and str(name) in k][:3]
         if near:
             hint = "did you mean " + " or ".join(map(repr, near)) + "?"
+        elif not known:
+            hint = "there is none; give coefficients, such as those of a fit"
         elif len(known) <= 12:
             hint = "known: " + ", ".join(map(repr, known))
         else:
@@ -224,10 +226,14 @@ def stack(records: Iterable[Any]) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a law and its numbers are from.
+    """Where a law and its numbers are from, and how sure they are.
 
     Attributes:
         reference: The publication.
+        evidence: How the numbers were come by, and what to know of them.
+        stderr: Standard errors of the coefficients, as a record of these.
+        correlation: Correlations of the errors of the coefficients, which are in the order of the record, each with
+            those before it: `((r21,), (r31, r32), ...)`.
         task: Name of the benchmark task that the law was found on.
         agent: Program that found it, for laws found by a program.
         model: Language model that the program used.
@@ -238,6 +244,9 @@ class Source:
     """
 
     reference: str
+    evidence: str = ""
+    stderr: Any = None
+    correlation: tuple[tuple[float, ...], ...] = ()
     task: str = ""
     agent: str = ""
     model: str = ""
@@ -245,6 +254,17 @@ class Source:
     r2_mean: float | None = None
     r2_min: float | None = None
     runs: int | None = None
+
+    @property
+    def covariance(self) -> np.ndarray | None:
+        """The covariance of the coefficients, in the order of the record; None where no errors are known."""
+        if self.stderr is None:
+            return None
+        errors = np.concatenate([np.ravel(getattr(self.stderr, v.name)) for v in variables(type(self.stderr))])
+        matrix = np.diag(errors**2)
+        for i, row in enumerate(self.correlation, 1):
+            matrix[i, :i] = matrix[:i, i] = row * errors[:i] * errors[i]
+        return matrix
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,20 +276,29 @@ class Law:
 
     Attributes:
         title: What the law predicts from what, in one line.
+        question: The question that it answers, in the same words as other laws that do: they are listed together.
+        advice: When to use it, and what it cannot do.
         fn: `fn(coefs, inputs)` for one configuration: scalars, and vectors of the shape that the records state.
             Batch axes are added by the package.
         inputs: Record class of the inputs.
         coefs: Record class of the coefficients.
-        outputs: Record class of the outputs; with one field, `fn` returns its array.
-        groups: Coefficients per group of runs, in full precision.
+        outputs: Record class of the outputs. `fn` returns the array of its field, or of several fields, which are
+            numbers then, their stack in the order of the record.
+        groups: Coefficients per group of runs, in full precision; none for a law that is to be fitted first.
         formula: The formula for values above the floors, as an expression that NumPy can evaluate.
         source: Where the law and its numbers are from.
+        sources: The same for groups whose numbers are from elsewhere, or of known errors.
         fallback: What the source uses for a group it does not know, from all groups. The list-of-dicts interface
             follows it; elsewhere an unknown group is an error.
-        golden: Published or independently computed values: group, inputs by column, outputs by column.
+        golden: Published or independently computed values: group (or, for a law without groups, coefficients), inputs
+            by column, outputs by column.
         curvature: What is known of the outputs as functions of the inputs, for any coefficients, so that a search can
             say how far from the best its answer is. "separable": each is a sum of functions of one element of the
             inputs, every one of which is convex or concave throughout; "convex": each is convex; "": nothing.
+        decades: How far the inputs may leave their range, on either side, and float32 is still good to 1e-5: less than
+            6 for formulas with exponents that grow there.
+        falls_with: Inputs that all outputs fall with, wherever the coefficients were fitted.
+        rises_with: Inputs that they rise with.
         objective: What a fit minimises, unless told otherwise: "squared", "huber_log" or "relative" errors, as for
             [`fit`][jaxlaws.fit].
     """
@@ -279,12 +308,18 @@ class Law:
     inputs: Any
     coefs: Any
     outputs: Any
-    groups: Mapping[str, Any]
+    groups: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     formula: str
     source: Source
+    sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    question: str = ""
+    advice: str = ""
     fallback: Callable[[Mapping[str, Any]], Any] | None = None
-    golden: tuple[tuple[str, Mapping[str, float], Mapping[str, float]], ...] = ()
+    golden: tuple[tuple[Any, Mapping[str, float], Mapping[str, float]], ...] = ()
     curvature: str = ""
+    decades: float = 6
+    falls_with: tuple[str, ...] = ()
+    rises_with: tuple[str, ...] = ()
     objective: str = "squared"
 
     @property
@@ -294,23 +329,28 @@ class Law:
 
     @property
     def output_shape(self) -> tuple[str, ...]:
-        """The names of the axes of the output: none for a single number."""
-        (output,) = variables(self.outputs)
-        return output.shape
+        """The names of the axes of the output: none for a single number, "output" for several."""
+        fields = variables(self.outputs)
+        return fields[0].shape if len(fields) == 1 else ("output",)
+
+    def source_of(self, group: str) -> Source:
+        """Where the numbers of a group are from."""
+        return self.sources.get(group, self.source)
 
     @functools.cached_property
     def sizes(self) -> Mapping[str, int]:
         """The size of each named axis, for example `{"domain": 5}`."""
-        coefs = next(iter(self.groups.values()), None)
-        if coefs is None:
-            if any(v.shape for v in variables(self.coefs)):
-                raise ValueError(f"{self.name} has no group, from which the sizes of its vectors would be known")
-            return {}
-        return {
-            axis: size
-            for v in variables(self.coefs)
-            for axis, size in zip(v.shape, np.shape(getattr(coefs, v.name)), strict=True)
-        }
+        examples = [*self.groups.values(), *(group for group, *_ in self.golden if not isinstance(group, str))]
+        fields = variables(self.coefs)
+        sizes = {"output": len(variables(self.outputs))} if self.output_shape == ("output",) else {}
+        if examples:
+            shapes = [(v.shape, np.shape(getattr(examples[0], v.name))) for v in fields]
+            return sizes | {axis: size for axes, shape in shapes for axis, size in zip(axes, shape, strict=True)}
+        if any(v.shape for v in fields):
+            raise ValueError(
+                f"{self.name} has neither a group nor golden values, from which the sizes of its vectors would be known"
+            )
+        return sizes
 
     @functools.cached_property
     def columns(self) -> tuple[tuple[Var, str], ...]:
@@ -341,6 +381,12 @@ class Law:
 
     def __repr__(self) -> str:
         return f"<Law {self.name}: {', '.join(v.name for v in variables(self.inputs))} -> {self.output_text}>"
+
+    @property
+    def output_unit(self) -> str:
+        """The unit of the outputs; none where they have several."""
+        units = {v.unit for v in variables(self.outputs)}
+        return units.pop() if len(units) == 1 else "1"
 
     @property
     def output_text(self) -> str:

@@ -316,8 +316,7 @@ def _group(source: Fit, name: str) -> _Group:
     residual = source.residuals.reshape(runs.measured.shape)
     predicted = runs.measured - residual
     counted = runs.weights > 0
-    (output,) = variables(source.law.outputs)
-    unit = output.unit
+    unit = source.law.output_unit
     if (predicted[counted] > 0).all() or (predicted[counted] < 0).all():
         with np.errstate(divide="ignore", invalid="ignore"):  # of runs that did not count
             unit, residual = "%", 100 * residual / np.abs(predicted)
@@ -485,8 +484,7 @@ def _against_predicted(fit: Fit | Draws, source: Fit, groups: list[_Group], leve
     outputs = source.law.output_columns
     flags = [f"{group.name}: {'; '.join(source.flags[group.name])}" for group in groups if source.flags[group.name]]
     figure, cells = _cells(len(outputs), _heading(source, groups), "; ".join(flags))
-    (output,) = variables(source.law.outputs)
-    unit = "" if output.unit == "1" else f" ({output.unit})"
+    unit = "" if source.law.output_unit == "1" else f" ({source.law.output_unit})"
     found = [predict_interval(fit, group.name, group.inputs, level=level) for group in groups]
     colour_of = load_matplotlib().colors.to_rgba
     for i, (name, cell) in enumerate(zip(outputs, cells, strict=True)):

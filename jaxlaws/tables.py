@@ -217,7 +217,13 @@ def _host(column: Any) -> Any:
 
 
 def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_row: int = 0) -> Rows:
-    """The inputs of a law from a table, checked; errors count rows from `first_row`."""
+    """The inputs of a law from a table, checked, and the group; errors count rows from `first_row`."""
+    columns, inputs = read_inputs(law, frame, dtype=dtype, first_row=first_row)
+    return Rows(columns=columns, inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
+
+
+def read_inputs(law: Law, frame: Frame, *, dtype: Any = None, first_row: int = 0) -> tuple[list[np.ndarray], Any]:
+    """The inputs as columns and as a record."""
     columns = [numbers(frame, _find(frame, v, column), first_row) for v, column in law.columns]
     if dtype is None:
         dtype = np.result_type(np.float32, *columns)
@@ -239,7 +245,7 @@ def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_
                 raise DataError(
                     f"columns {names[0]!r} to {names[-1]!r} must sum to {v.total:g}: {rows_text(off, first_row)}"
                 )
-    return Rows(columns=columns, inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
+    return columns, inputs
 
 
 def _as_dtype(values: np.ndarray, column: str, dtype: Any, first_row: int) -> np.ndarray:
@@ -276,14 +282,17 @@ def results(
 ) -> dict[str, np.ndarray]:
     """The columns that verbs ("value", "gradient", "elasticity") add to a table with columns `taken`."""
     found = tabulate(law, verbs, rows.group, rows.inputs, rows.count, weights)
-    (output,) = variables(law.outputs)
     new: dict[str, np.ndarray] = {}
     for verb, result in zip(verbs, found, strict=True):
         if verb == "value":
             names = [f"predicted_{name}" if name in taken else name for name in law.output_columns]
             values = result.reshape(rows.count, len(names))
         else:
-            prefix = "elasticity" if verb == "elasticity" else f"d_{output.name}_d"
+            prefix = (
+                "elasticity"
+                if verb == "elasticity"
+                else f"d_{variables(law.outputs)[0].name if len(variables(law.outputs)) == 1 else 'output'}_d"
+            )
             names = [f"{prefix}_{column}" for column in law.input_columns]
             fields = [getattr(result, v.name) for v in variables(law.inputs)]
             values = np.column_stack(fields)
@@ -326,6 +335,8 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
             return _ids(law, law.groups, frame["group"], first_row)
         if len(law.groups) == 1:
             return next(iter(law.groups))
+        if not law.groups:
+            raise DataError(f"{law.name} has no group; give coefficients, such as those of a fit")
         known = ", ".join(map(repr, list(law.groups)[:4])) + (", ..." if len(law.groups) > 4 else "")
         raise DataError(
             f"{law.name} has {len(law.groups)} groups, and the table no column 'group': name a group, such as {known}"

@@ -56,6 +56,11 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 LAW = Law(
     title="loss on repeated data",
+    question="What do repeated data still give?",
+    advice=(
+        "For a few passes over the data, as its source predicts them. It never turns upwards: it does not know "
+        "overfitting."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -74,6 +79,7 @@ LAW = Law(
         ),
     },
     fallback=lambda groups: groups["all_data"],
+    falls_with=("params", "tokens"),
     formula="d + a*params**-alpha + b*tokens**-beta + c*unique_tokens**-gamma + e*(tokens/unique_tokens)**-delta",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",

@@ -36,6 +36,11 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 LAW = Law(
     title="loss on repeated data, overfitting included",
+    question="What do repeated data still give?",
+    advice=(
+        "For many passes over the data, where a large model overfits. Its irreducible loss is given by other runs "
+        "than those it was fitted to."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -52,6 +57,7 @@ LAW = Law(
         ),
     },
     fallback=mean,
+    falls_with=("unique_tokens",),
     formula="E + exp(k*log(A*(params/1e9)**-alpha + B*(tokens/1e9)**-alpha + C*params*tokens/unique_tokens"
     "*(tokens*tokens + passes*passes*unique_tokens*unique_tokens)**-0.5))",
     objective="huber_log",

@@ -59,6 +59,8 @@ PILE_70M = Coefs(
 
 LAW = Law(
     title="losses on five domains, convex",
+    question="Which mixture of domains?",
+    advice="Convex, so that a search always finds the best mixture. One size of model, and five domains.",
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,

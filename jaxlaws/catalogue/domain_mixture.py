@@ -120,6 +120,11 @@ GROUPS = {  # parameters of the model: intercept, coef_linear, coef_log
 
 LAW = Law(
     title="losses on five domains",
+    question="Which mixture of domains?",
+    advice=(
+        "For mixtures near those of its runs, as its source predicts them. Linear terms make it unsafe where a domain "
+        "is nearly absent."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,

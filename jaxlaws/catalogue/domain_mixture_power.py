@@ -95,6 +95,8 @@ GROUPS = {  # parameters of the model: alpha, w
 
 LAW = Law(
     title="losses on five domains, powers of their share",
+    question="Which mixture of domains?",
+    advice=("The best on mixtures that were held out. One group per size of model: it does not predict larger models."),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,

@@ -50,6 +50,11 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 LAW = Law(
     title="loss of a mixture of experts",
+    question="How many experts?",
+    advice=(
+        "A quick estimate from the sizes of the dense model and the number of experts. It keeps falling with the "
+        "experts, and knows no tokens."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -60,6 +65,7 @@ LAW = Law(
         ),
     },
     fallback=lambda groups: groups["all_data"],
+    falls_with=("dense_parameter_count", "num_experts"),
     formula="L_inf + K*dense_parameter_count**-alpha*num_experts**-beta",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",

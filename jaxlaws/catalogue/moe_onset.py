@@ -27,6 +27,8 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 LAW = Law(
     title="loss of a mixture of experts, level at few",
+    question="How many experts?",
+    advice=("As moe, but level where there are few experts, and better on the largest models. It knows no tokens."),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -41,6 +43,7 @@ LAW = Law(
         ),
     },
     fallback=mean,
+    falls_with=("dense_parameter_count", "num_experts"),
     formula="E + A*(dense_parameter_count/1e8)**-alpha*(num_experts + e0)**-beta",
     objective="relative",
     source=Source(

@@ -58,6 +58,8 @@ ALPHA, BETA = 0.25125, 0.513333333333
 
 LAW = Law(
     title="loss with parallel streams",
+    question="How many parallel streams?",
+    advice="For streams and sizes as those of its runs, as its source predicts them. Says nothing about tokens.",
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -69,6 +71,7 @@ LAW = Law(
         ),
     },
     fallback=mean,
+    falls_with=("num_params", "parallel_size"),
     formula="c0 + c1*num_params**-alpha + c2*parallel_size**-beta + c3*num_params**-alpha*parallel_size**-beta",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",

@@ -28,6 +28,11 @@ ALPHA = 0.260635588766543
 
 LAW = Law(
     title="loss with parallel streams, by their root",
+    question="How many parallel streams?",
+    advice=(
+        "As parallel with fewer coefficients, and better at 8 streams, which it was not fitted to. Says nothing about "
+        "tokens."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -41,6 +46,7 @@ LAW = Law(
         ),
     },
     fallback=mean,
+    falls_with=("num_params", "parallel_size"),
     formula="E + A*(num_params/1e9)**-alpha + (B + C*(num_params/1e9)**-alpha)*parallel_size**-0.5",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"

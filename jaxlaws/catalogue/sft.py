@@ -38,6 +38,11 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 LAW = Law(
     title="loss after fine-tuning",
+    question="How many examples for fine-tuning?",
+    advice=(
+        "A power law per model and data set, as its source predicts them. With few examples, where the loss is level, "
+        "it is wrong."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -87,6 +92,7 @@ LAW = Law(
         "('t5-small', 'wikiword')": Coefs(L_inf=0.0000000000, A=2.8159260594, alpha=0.0518360448),
     },
     fallback=lambda groups: Coefs(L_inf=0.0, A=4.0, alpha=0.07),
+    falls_with=("sft_data_size",),
     formula="L_inf + A*sft_data_size**-alpha",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",

@@ -72,12 +72,18 @@ GROUPS = {  # E, A, alpha, log_n0
 
 LAW = Law(
     title="loss after fine-tuning, level at first",
+    question="How many examples for fine-tuning?",
+    advice=(
+        "As sft, but level at first, and better on twice as many examples as it was fitted to. One group per model "
+        "and data set."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
     outputs=Outputs,
     groups={name: Coefs(E=E, A=A, alpha=alpha, log_n0=log_n0) for name, (E, A, alpha, log_n0) in GROUPS.items()},
     fallback=mean,
+    falls_with=("sft_data_size",),
     formula="E + A/(1 + exp(alpha*(log(sft_data_size) - log_n0)))",
     objective="relative",
     source=Source(

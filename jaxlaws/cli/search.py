@@ -154,6 +154,8 @@ class Problems:
         axes = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
         if twice := [name for name in (*axes, *(["group"] if args.groups else [])) if name in rows[0]]:
             raise DataError(f"{source}: {twice[0]!r} is given here and by --{twice[0]}; leave one out")
+        if not law.groups:
+            raise DataError(f"{law.name} has no group; give one with --coefs")
         groups = [None] if "group" in rows[0] else [known_group(law, group) for group in args.groups or law.groups]
         points, apart = [], []
         for group, (i, row), values in itertools.product(groups, enumerate(rows, 1), itertools.product(*axes.values())):

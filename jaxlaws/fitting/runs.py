@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxlaws.law import Law, Var, variables
-from jaxlaws.tables import DataError, as_frame, missing, numbers, read, read_table, rows_text
+from jaxlaws.tables import DataError, as_frame, missing, numbers, read_inputs, read_table, rows_text
 
 __all__ = ["ALONE", "Runs", "read_runs", "roomy", "sized"]
 
@@ -101,7 +101,7 @@ def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = Non
     if not len(frame):
         raise DataError("the table has no rows")
     law = sized(law, frame.columns)
-    inputs = read(law, frame, next(iter(law.groups.values())), dtype=np.float64, first_row=first_row).inputs
+    inputs = read_inputs(law, frame, dtype=np.float64, first_row=first_row)[1]
     for column in law.output_columns:
         if column not in frame.columns:
             raise missing(frame.columns, column)

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxlaws.arguments import beyond_setting, check_law, number, setting
+from jaxlaws.arguments import beyond_setting, check_law, check_weights, number, setting
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, record, var, variables
 from jaxlaws.numerics import log, plain
@@ -143,9 +143,8 @@ def allocate(
         if not {"tokens", "unique_tokens"} <= {v.name for v in variables(law.inputs)}:
             raise TypeError(f"{law.name}: max_epochs needs inputs called tokens and unique_tokens; use upper=")
         options["max_epochs"] = (max_epochs, ())
+    check_weights(law, weights)
     if weights is not None:
-        if not law.output_shape:
-            raise TypeError(f"{law.name} has one output and takes no weights")
         options["weights"] = (weights, (law.sizes[law.output_shape[0]],))
     whole = tuple(v.name for v in free if v.integer) if integers is None else _among(law, integers, names, "integers")
     powers = _among(law, powers_of_two, names, "powers_of_two")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlaws.arguments import beyond_setting, check_law, setting
+from jaxlaws.arguments import beyond_setting, check_law, check_weights, setting
 from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import plain
@@ -103,6 +103,8 @@ def optimize_mixture(
         raise TypeError(f"{law.name}: give prior and strength together")
     if weights is not None and targets is not None:
         raise TypeError(f"{law.name}: give weights or targets, not both")
+    if weights is None and targets is None:
+        check_weights(law, None)
     k = law.sizes[simplex.shape[0]]
     n = law.sizes[law.output_shape[0]] if law.output_shape else 1
     m = 0 if sums is None else np.shape(sums)[-2] if np.ndim(sums) > 1 else 1

@@ -1,0 +1,90 @@
+"""Loss of a language model that is trained with few bits per number."""
+
+from math import inf
+
+import jax.numpy as jnp
+
+from jaxlaws.catalogue.chinchilla import Outputs
+from jaxlaws.law import Law, Scalar, Source, record, var
+from jaxlaws.numerics import power
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    params: Scalar = var(
+        "parameters, without embeddings", unit="parameters", range=(3e7, 2.2e8), aliases=("num_params", "N")
+    )
+    tokens: Scalar = var("training tokens", unit="tokens", range=(1.5e9, 2.6e10), aliases=("num_tokens", "D"))
+    weight_bits: Scalar = var("bits of a weight", unit="bits", range=(3, 12), aliases=("P_w",))
+    activation_bits: Scalar = var("bits of an activation", unit="bits", range=(3, 12), aliases=("P_a",))
+    kv_bits: Scalar = var("bits of a key or value", unit="bits", range=(3, 12), aliases=("P_kv",))
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
+    A: Scalar = var("weight of params", unit="nat/token", bounds=(0, inf))
+    B: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of params", bounds=(0, inf), start=(0.1, 1))
+    beta: Scalar = var("exponent of tokens", bounds=(0, inf), start=(0.1, 1))
+    gamma_w: Scalar = var("bits of a weight that matter", unit="bits", bounds=(0, inf), start=(0.5, 5))
+    gamma_a: Scalar = var("bits of an activation that matter", unit="bits", bounds=(0, inf), start=(0.5, 5))
+    gamma_kv: Scalar = var("bits of a key or value that matter", unit="bits", bounds=(0, inf), start=(0.5, 5))
+
+
+def loss(c: Coefs, x: Inputs) -> Scalar:
+    """The loss of one configuration."""
+    counting = (
+        _counting(x.weight_bits / c.gamma_w)
+        * _counting(x.activation_bits / c.gamma_a)
+        * _counting(x.kv_bits / c.gamma_kv)
+    )
+    return c.E + c.A * power(x.params * counting, -c.alpha) + c.B * power(x.tokens, -c.beta)
+
+
+def _counting(bits: Scalar) -> Scalar:
+    """The share of the parameters that counts: 1 - exp(-bits), without the loss of digits that few bits would bring."""
+    return jnp.tanh(bits / 2) * (1 + jnp.exp(-bits))
+
+
+LAW = Law(
+    title="loss after training in few bits",
+    question="How few bits per number?",
+    advice=(
+        "For how many parameters few bits are worth, in training. Fitted to small models: its claim that 7 to 8 bits "
+        "are best for large ones is an extrapolation. What rounding after the training costs is in quantization."
+    ),
+    fn=loss,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={
+        "appendix_k": Coefs(
+            E=2.7648, A=4299.0, B=18060.0, alpha=0.4965, beta=0.4965, gamma_w=2.6745, gamma_a=2.2102, gamma_kv=0.9578
+        )
+    },
+    objective="huber_log",
+    falls_with=("params", "tokens", "weight_bits", "activation_bits", "kv_bits"),
+    formula="E + A*(params*(-expm1(-weight_bits/gamma_w))*(-expm1(-activation_bits/gamma_a))"
+    "*(-expm1(-kv_bits/gamma_kv)))**-alpha + B*tokens**-beta",
+    source=Source(
+        reference="Kumar et al. 2024, arXiv:2411.04330, appendix K",
+        evidence="printed digits, from the paper; its offsets of the bits are left out, as their sign is not clear",
+    ),
+    golden=(
+        (
+            "appendix_k",
+            {"params": 1e9, "tokens": 2e10, "weight_bits": 8, "activation_bits": 1e3, "kv_bits": 1e3},
+            {"loss": 3.053518724213483},
+        ),
+        (
+            "appendix_k",
+            {"params": 1e8, "tokens": 1e10, "weight_bits": 4, "activation_bits": 8, "kv_bits": 6},
+            {"loss": 3.4882114120775523},
+        ),
+    ),
+)

@@ -1,0 +1,71 @@
+"""The best learning rate and batch size of a dense language model, from its parameters and tokens."""
+
+from math import inf
+
+import jax.numpy as jnp
+
+from jaxlaws.law import Law, Scalar, Source, Vector, record, var
+from jaxlaws.numerics import power
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    params: Scalar = var(
+        "parameters, without embeddings",
+        unit="parameters",
+        range=(59968512, 1073741824),
+        aliases=("num_params", "non_embedding_param_size", "N"),
+    )
+    tokens: Scalar = var("training tokens", unit="tokens", range=(2e9, 1e11), aliases=("num_tokens", "data_size", "D"))
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    c: Scalar = var("scale of the learning rate", bounds=(0, inf))
+    alpha: Scalar = var("exponent of params in the learning rate", bounds=(-2, 0), start=(-1.5, 0))
+    beta: Scalar = var("exponent of tokens in the learning rate", bounds=(-1, 2), start=(0, 1))
+    d: Scalar = var("scale of the batch size", unit="tokens", bounds=(0, inf))
+    gamma: Scalar = var("exponent of tokens in the batch size", bounds=(0, 2), start=(0, 1))
+
+
+@record
+class Outputs:
+    """Outputs of the law."""
+
+    learning_rate: Scalar = var("best peak learning rate")
+    batch_size: Scalar = var("best batch size", unit="tokens")
+
+
+def optimum(c: Coefs, x: Inputs) -> Vector:
+    """The best learning rate and batch size of one configuration."""
+    learning_rate = c.c * power(x.params, c.alpha) * power(x.tokens, c.beta)
+    return jnp.stack([learning_rate, c.d * power(x.tokens, c.gamma)])
+
+
+LAW = Law(
+    title="best learning rate and batch size",
+    question="Which learning rate and batch size?",
+    advice=(
+        "For a dense model trained with AdamW and a cosine that falls to a fixed small rate, from its size and "
+        "tokens. It gives the place of the optimum, and not what it costs to miss it: see lr_bsz."
+    ),
+    fn=optimum,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={"dense": Coefs(c=1.79, alpha=-0.713, beta=0.307, d=0.58, gamma=0.571)},
+    objective="relative",
+    formula="(c*params**alpha*tokens**beta, d*tokens**gamma)",
+    source=Source(reference="Li et al. 2025, arXiv:2503.04715", evidence="printed digits, from the paper"),
+    golden=(
+        (
+            "dense",
+            {"params": 7e9, "tokens": 1.4e12},
+            {"learning_rate": 0.0009165569088563066, "batch_size": 4998815.432671477},
+        ),
+    ),
+)

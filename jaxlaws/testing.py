@@ -1,0 +1,560 @@
+"""Tests of a law, the same for those of the catalogue and for your own: `check_law(LAW)` in a test of your project."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import importlib
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.test_util import check_grads
+
+from jaxlaws.arguments import check_law as check_is_law
+from jaxlaws.columns import from_columns
+from jaxlaws.evaluation import elasticity, gradient, hessian, in_range, jacobian, predict, value_and_gradient
+from jaxlaws.law import Law, Var, as_dict, stack, variables
+
+__all__ = ["check_law", "checks", "sample"]
+
+ROWS = 5
+
+
+def check_law(law: Law) -> None:
+    """Test a law: what it says of itself, its numbers, its derivatives, and that it works with every verb.
+
+    The function must agree with the text of its formula, which NumPy evaluates, and with its golden values, in float64
+    to 1e-12 and in float32 to 1e-5, also six decades beyond the range that was fitted; with finite differences; with
+    itself in batches, under `jit`, `vmap`, `grad` and `scan`, and for rows of different groups. One trace must do for
+    all groups, dtypes must be kept, NaN must give NaN, floors must be flat, and what falls with an input must do so.
+
+    Args:
+        law: The law.
+
+    Raises:
+        AssertionError: It fails; the message has a paragraph for each test that does.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> from jaxlaws.testing import check_law
+        >>> check_law(jl.laws["chinchilla"])
+    """
+    check_is_law(law)
+    failures = []
+    for check in checks():
+        try:
+            check(law)
+        except Exception as error:  # a law may fail in any way
+            text: str = str(error).strip() if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            failures.append(f"{check.__name__.replace('_', ' ')}:\n{text}")
+    if failures:
+        raise AssertionError(f"{law.name} fails {len(failures)} of {len(checks())} tests\n\n" + "\n\n".join(failures))
+
+
+def checks() -> tuple[Callable[[Law], None], ...]:
+    """The tests, each a function of a law that raises where it fails.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> from jaxlaws import testing
+        >>> [check(jl.laws["moe"]) for check in testing.checks() if "formula" in check.__name__]
+        [None, None]
+    """
+    return (
+        says_what_it_is,
+        agrees_with_its_formula,
+        agrees_with_its_golden_values,
+        is_exact_in_float32,
+        gradient_agrees_with_finite_differences,
+        gradient_agrees_with_differences_of_the_formula,
+        derivatives_agree_with_each_other,
+        weights_pick_an_output,
+        jit_is_no_jit,
+        a_batch_is_a_loop,
+        composes_with_transformations,
+        mixed_groups_are_a_loop_over_groups,
+        one_trace_for_all_groups,
+        python_numbers_do_not_retrace,
+        dtype_is_kept,
+        pickles,
+        coefficients_survive_json,
+        a_grid_is_its_points,
+        flat_and_finite_below_its_floor,
+        nan_gives_nan,
+        falls_and_rises_as_it_says,
+        knows_the_range_it_was_fitted_on,
+        errors_have_a_covariance,
+    )
+
+
+def sample(law: Law, count: int, *, seed: int = 0, decades: float = 0.0, dtype: Any = np.float64) -> dict[str, Any]:
+    """Random configurations of a law, as columns.
+
+    Args:
+        law: A law.
+        count: How many.
+        seed: Which.
+        decades: By how much they reach beyond the range that was fitted, on each side.
+        dtype: Of the columns.
+
+    Returns:
+        An array per column of the inputs.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> from jaxlaws import testing
+        >>> {name: column.shape for name, column in testing.sample(jl.laws["sft"], 3).items()}
+        {'sft_data_size': (3,)}
+    """
+    random = np.random.default_rng(seed)
+    found = {}
+    for v in variables(law.inputs):
+        names = v.column_names(law.sizes)
+        if v.total is not None:
+            values = random.dirichlet(np.ones(len(names)), count) * v.total
+            values = values * 10.0 ** random.uniform(-decades, 0, values.shape) if decades else values
+        else:
+            ends = np.asarray(v.range or _near_golden(law, names), np.float64)
+            if positive := bool((ends > 0).all()):
+                ends = np.log10(ends)
+            low, high = ends + np.multiply.outer([-1, 1], np.full(np.shape(ends[0]), decades))
+            values = random.uniform(low, high, (count, len(names)))
+            values = 10.0**values if positive else values
+        found.update(zip(names, values.T.astype(dtype), strict=True))
+    return found
+
+
+def _near_golden(law: Law, names: tuple[str, ...]) -> tuple[Any, Any]:
+    """A range of columns about their golden values, for laws of unknown range."""
+    assert law.golden, f"{law.name}: neither the range of {names[0]} is known, nor a golden value"
+    values = np.array([[inputs[name] for name in names] for _, inputs, _ in law.golden])
+    return values.min(axis=0) / 2, values.max(axis=0) * 2
+
+
+def evaluated(law: Law, coefs: Any, inputs: Any, row: int) -> Any:
+    """The formula of a law for one row, evaluated by NumPy alone."""
+    values: dict[str, Any] = {v.name: np.asarray(getattr(coefs, v.name), np.float64) for v in variables(law.coefs)}
+    for v in variables(law.inputs):
+        value = np.asarray(getattr(inputs, v.name), np.float64)[row]
+        values[v.name] = value if v.floor is None else np.maximum(value, v.floor)
+    functions = {name: getattr(np, name) for name in ("log", "exp", "expm1", "sqrt", "sum", "maximum", "minimum")}
+    return np.asarray(eval(law.formula, {"__builtins__": {}}, functions | values))
+
+
+def groups_of(law: Law) -> dict[str, Any]:
+    """The groups of a law, or the coefficients that its golden values are for."""
+    return dict(law.groups) or {f"golden {i}": coefs for i, (coefs, *_) in enumerate(law.golden)}
+
+
+def with_groups(law: Law) -> Law:
+    """The law, with these as its groups."""
+    return law if law.groups else dataclasses.replace(law, groups=groups_of(law))
+
+
+def _inputs(law: Law, count: int, **options: Any) -> Any:
+    return from_columns(law, list(sample(law, count, **options).values()))
+
+
+def _first(law: Law) -> Any:
+    return next(iter(groups_of(law).values()))
+
+
+def _row(inputs: Any, row: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[row], inputs)
+
+
+def _weights(law: Law) -> Any:
+    """Weights of outputs that have no mean: of size 1 on the first row of the inputs."""
+    if law.output_shape != ("output",):
+        return None
+    scale = np.abs(np.asarray(predict(law, _first(law), _row(_inputs(law, 1), 0))))
+    return 1 / (scale * len(scale))
+
+
+def _leaves(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _assert_equal(a: Any, b: Any, **options: Any) -> None:
+    for x, y in zip(_leaves(a), _leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, **{"rtol": 1e-13, "atol": 1e-300, **options})
+
+
+def says_what_it_is(law: Law) -> None:
+    """Title, question, advice, source, golden values, descriptions, units, and shapes of coefficients."""
+    for name in ("title", "question", "advice", "formula", "golden"):
+        assert getattr(law, name), f"{name} is missing"
+    assert law.title[0].islower(), "the title begins with a small letter"
+    assert law.source.reference, "the source has no reference"
+    assert set(law.sources) <= set(law.groups), "sources of groups that do not exist"
+    for cls in (law.inputs, law.coefs, law.outputs):
+        assert cls.__doc__, f"{cls.__name__} has no docstring"
+        for v in variables(cls):
+            assert v.description, f"{v.name} has no description"
+            assert v.unit, f"{v.name} has no unit"
+            assert len(v.column_names(law.sizes)) == (law.sizes[v.shape[0]] if v.shape else 1), f"columns of {v.name}"
+    for v in variables(law.inputs):
+        assert v.range is None or np.all(np.less(*v.range)), f"the range of {v.name} is empty"
+    for name, coefs in groups_of(law).items():
+        assert isinstance(coefs, law.coefs), f"group {name!r} is of another law"
+        for v in variables(law.coefs):
+            shape = tuple(law.sizes[axis] for axis in v.shape)
+            assert np.shape(getattr(coefs, v.name)) == shape, f"{v.name} of group {name!r} must have shape {shape}"
+
+
+def agrees_with_its_formula(law: Law) -> None:
+    """In the fitted range, and six decades beyond it."""
+    for decades in (0, 6):
+        x = _inputs(law, ROWS, decades=decades)
+        for coefs in groups_of(law).values():
+            expected = np.array([evaluated(law, coefs, x, row) for row in range(ROWS)])
+            np.testing.assert_allclose(predict(law, coefs, x), expected, rtol=1e-12)
+
+
+def agrees_with_its_golden_values(law: Law) -> None:
+    """Published or independently computed numbers."""
+    for group, row, outputs in law.golden:
+        assert tuple(outputs) == law.output_columns, "golden values are by column, in order"
+        x = from_columns(law, [np.array([row[name]], np.float64) for name in law.input_columns])
+        np.testing.assert_allclose(np.ravel(predict(law, group, x)), list(outputs.values()), rtol=1e-12)
+
+
+def is_exact_in_float32(law: Law) -> None:
+    """To 1e-5, as many decades beyond the fitted range as it says; near 0, of what the output usually is."""
+    single = list(sample(law, 1000, decades=law.decades, dtype=np.float32).values())
+    double = [column.astype(np.float64) for column in single]
+    for coefs in groups_of(law).values():
+        found = predict(law, coefs, from_columns(law, single))
+        assert found.dtype == np.float32
+        exact = np.asarray(predict(law, coefs, from_columns(law, double)))
+        changes_sign = exact.min() < 0 < exact.max()
+        near = 1e-5 * np.median(np.abs(exact)) if changes_sign else 100 * np.finfo(np.float32).tiny
+        np.testing.assert_allclose(found, exact, rtol=1e-5, atol=near)
+
+
+def gradient_agrees_with_finite_differences(law: Law) -> None:
+    """First and second derivatives by the inputs, and first ones by the coefficients."""
+    coefs = jax.tree.map(np.asarray, list(groups_of(law).values())[-1])
+    x = _inputs(law, 3)
+    tight: dict[str, Any] = {"atol": 1e-6, "rtol": 1e-6}
+    with jax.enable_x64(True):
+        for row in range(3):
+            # Positive inputs in logarithms, in which laws are smooth; others as they are.
+            one = _row(x, row)
+            scaled = jax.tree.map(lambda leaf: bool((leaf > 0).all()), one)
+            at = jax.tree.map(lambda leaf, log: jnp.log(leaf) if log else jnp.asarray(leaf), one, scaled)
+
+            def of_inputs(u: Any, scaled: Any = scaled) -> Any:
+                return law.fn(coefs, jax.tree.map(lambda leaf, log: jnp.exp(leaf) if log else leaf, u, scaled))
+
+            check_grads(of_inputs, (at,), order=2, eps=1e-4, **tight)
+            check_grads(lambda c, one=one: law.fn(c, one), (coefs,), order=1, eps=1e-6, rtol=1e-6)
+
+
+def gradient_agrees_with_differences_of_the_formula(law: Law) -> None:
+    """Which shares no code with the function."""
+    x = _inputs(law, ROWS)
+    coefs, weights = _first(law), _weights(law)
+    found = gradient(law, coefs, x, weights=weights)
+    for v in variables(law.inputs):
+        values = np.asarray(getattr(x, v.name))
+        for index in np.ndindex(values.shape):
+
+            def f(step: float, index: Any = index, values: np.ndarray = values, name: str = v.name) -> Any:
+                moved = values.copy()
+                moved[index] *= 1 + step
+                outputs = evaluated(law, coefs, dataclasses.replace(x, **{name: moved}), index[0])
+                return np.mean(outputs) if weights is None else np.sum(weights * outputs)
+
+            h = 1e-3
+            slope = (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+            moved = np.asarray(getattr(found, v.name))[index] * values[index]
+            np.testing.assert_allclose(moved, slope, rtol=1e-7, atol=1e-9, err_msg=v.name)
+
+
+def derivatives_agree_with_each_other(law: Law) -> None:
+    """Value, gradient, Jacobian, Hessian and elasticity."""
+    x = _inputs(law, ROWS)
+    coefs, weights = _first(law), _weights(law)
+    value, slope = jax.tree.map(np.asarray, value_and_gradient(law, coefs, x, weights=weights))
+    outputs = np.asarray(predict(law, coefs, x))
+    each = jax.tree.map(np.asarray, jacobian(law, coefs, x))
+    if law.output_shape:
+        shares = np.full(outputs.shape[-1], 1 / outputs.shape[-1]) if weights is None else weights
+        outputs = outputs @ shares
+        each = jax.tree.map(lambda j: np.einsum("no...,o->n...", j, shares), each)
+    _assert_equal(value, outputs, rtol=1e-14 if weights is None else 1e-13)
+    _assert_equal(slope, gradient(law, coefs, x, weights=weights))
+    _assert_equal(slope, each, atol=1e-12)
+    relative = elasticity(law, coefs, x, weights=weights)
+    for v in variables(law.inputs):
+        g, e, values = (getattr(r, v.name) for r in (slope, relative, x))
+        np.testing.assert_allclose(e, values * g / value[(...,) + (None,) * len(v.shape)], rtol=1e-12, err_msg=v.name)
+    second = hessian(law, coefs, x, weights=weights)
+    for v in variables(law.inputs):
+        for w in variables(law.inputs):
+            a, b = getattr(getattr(second, v.name), w.name), getattr(getattr(second, w.name), v.name)
+            np.testing.assert_allclose(a, np.swapaxes(b, -1, -2) if v.shape and w.shape else b, rtol=1e-12)
+
+
+def weights_pick_an_output(law: Law) -> None:
+    """Weights of 0 and 1 give the derivatives of one output."""
+    x = _inputs(law, ROWS)
+    coefs, count = _first(law), len(law.output_columns)
+    if not law.output_shape:
+        with _raises(TypeError, "takes no weights"):
+            gradient(law, coefs, x, weights=[1.0])
+        return
+    if law.output_shape == ("output",):
+        with _raises(TypeError, "give weights"):
+            gradient(law, coefs, x)
+    each = jax.tree.map(np.asarray, jacobian(law, coefs, x))
+    for i, weights in enumerate(np.eye(count)):
+        value, slope = value_and_gradient(law, coefs, x, weights=weights)
+        np.testing.assert_allclose(value, predict(law, coefs, x)[:, i], rtol=1e-13)
+        _assert_equal(slope, jax.tree.map(lambda j, i=i: j[:, i], each), atol=1e-13)
+    many = gradient(law, coefs, x, weights=np.random.default_rng(0).random((7, 1, count)))
+    assert {leaf.shape[:2] for leaf in _leaves(many)} == {(7, ROWS)}
+
+
+@contextlib.contextmanager
+def _raises(kind: type[Exception], text: str) -> Iterator[None]:
+    try:
+        yield
+    except kind as error:
+        if text not in str(error):
+            raise AssertionError(f"{text!r} is not in {str(error)!r}") from error
+    else:
+        raise AssertionError(f"no {kind.__name__} with {text!r}")
+
+
+def jit_is_no_jit(law: Law) -> None:
+    """For the first three groups."""
+    x = _inputs(law, ROWS)
+    for coefs in list(groups_of(law).values())[:3]:
+        with jax.disable_jit():
+            plain = predict(law, coefs, x)
+        np.testing.assert_allclose(predict(law, coefs, x), plain, rtol=1e-14)
+
+
+def a_batch_is_a_loop(law: Law) -> None:
+    """For every verb."""
+    x = _inputs(law, ROWS)
+    coefs, weights = _first(law), _weights(law)
+    for verb in (predict, gradient, jacobian, hessian, elasticity):
+        options = {} if verb in (predict, jacobian) else {"weights": weights}
+        batch = verb(law, coefs, x, **options)
+        loop = [verb(law, coefs, _row(x, row), **options) for row in range(ROWS)]
+        _assert_equal(batch, jax.tree.map(lambda *rows: np.stack(rows), *loop), rtol=1e-12)
+
+
+def composes_with_transformations(law: Law) -> None:
+    """Called within jit, vmap, scan, grad, jacfwd and hessian of JAX."""
+    with jax.enable_x64(True):
+        coefs = jax.tree.map(jnp.asarray, _first(law))
+        x = jax.tree.map(jnp.asarray, _inputs(law, ROWS))
+        weights = _weights(law)
+
+        def total(outputs: Any) -> Any:
+            return outputs.mean() if weights is None else (outputs * weights).sum()
+
+        plain = law(coefs, x)
+        _assert_equal(jax.jit(law)(coefs, x), plain)
+        _assert_equal(jax.vmap(lambda row: law(coefs, row))(x), plain)
+        _assert_equal(jax.lax.scan(lambda c, row: (c, law(coefs, row)), 0, x)[1], plain)
+        one = _row(x, 0)
+        by_jax = jax.grad(lambda row: total(law(coefs, row)))(one)
+        _assert_equal(jax.jit(jax.grad(lambda row: total(law(coefs, row))))(one), by_jax)
+        _assert_equal(_row(gradient(law, coefs, x, weights=weights), 0), by_jax, atol=1e-13)
+        _assert_equal(jax.jacfwd(lambda row: law(coefs, row))(one), jacobian(law, coefs, one), atol=1e-13)
+        twice = jax.hessian(lambda row: total(law(coefs, row)))(one)
+        _assert_equal(twice, hessian(law, coefs, one, weights=weights), rtol=1e-10, atol=1e-12)
+        by_coefs = jax.grad(lambda c: total(law(c, x)))(coefs)
+        assert all(np.isfinite(leaf).all() for leaf in _leaves(by_coefs)), "a derivative by coefficients is not finite"
+
+
+def mixed_groups_are_a_loop_over_groups(law: Law) -> None:
+    """Rows of different groups in one call, by id, by name, and stacked."""
+    law = with_groups(law)
+    names = list(law.groups)
+    ids = np.random.default_rng(1).integers(len(names), size=ROWS)
+    x, weights = _inputs(law, ROWS), _weights(law)
+    loop = [predict(law, names[g], _row(x, row)) for row, g in enumerate(ids)]
+    _assert_equal(predict(law, ids, x), np.stack(loop))
+    _assert_equal(predict(law, [names[g] for g in ids], x), np.stack(loop))
+    _assert_equal(predict(law, np.array(names)[ids], x), np.stack(loop))
+    by_id, by_name = (gradient(law, g, x, weights=weights) for g in (ids, [names[g] for g in ids]))
+    _assert_equal(by_id, by_name)
+    every = predict(law, np.arange(len(names))[:, None], x)
+    _assert_equal(every, np.stack([predict(law, name, x) for name in names]))
+    _assert_equal(predict(law, stack(law.groups.values()), _row(x, 0)), every[:, 0])
+
+
+def _counted(law: Law) -> tuple[Law, list[int]]:
+    """The law, and a list that grows by one with each trace."""
+    traces: list[int] = []
+
+    @functools.wraps(law.fn)
+    def fn(coefs: Any, x: Any) -> Any:
+        traces.append(1)
+        return law.fn(coefs, x)
+
+    return dataclasses.replace(law, fn=fn), traces
+
+
+def one_trace_for_all_groups(law: Law) -> None:
+    """And a second one for rows of different groups."""
+    law, traces = _counted(with_groups(law))
+    x = _inputs(law, ROWS)
+    for group in law.groups:
+        predict(law, group, x)
+    first = next(iter(law.groups))
+    predict(law, first, jax.tree.map(lambda leaf: leaf * 2, x))
+    predict(law, law.coefs(**as_dict(law.groups[first])), x)
+    assert len(traces) == 1, f"{len(traces)} traces for one shape"
+    predict(law, [first] * ROWS, x)
+    predict(law, np.zeros(ROWS, int), x)
+    assert len(traces) == 2, f"{len(traces) - 1} traces for rows of different groups"
+
+
+def python_numbers_do_not_retrace(law: Law) -> None:
+    """Nor do numbers of NumPy or JAX."""
+    law, traces = _counted(law)
+    row, coefs = _row(_inputs(law, 1), 0), _first(law)
+    for number in (float, np.float32, jnp.float32, lambda value: jnp.asarray(value, "float32")):
+        predict(law, coefs, jax.tree.map(lambda leaf, number=number: _each(number, leaf), row))
+    assert len(traces) == 1, f"{len(traces)} traces for numbers"
+
+
+def _each(number: Callable[[Any], Any], leaf: Any) -> Any:
+    return number(leaf) if np.ndim(leaf) == 0 else [number(x) for x in leaf]
+
+
+def dtype_is_kept(law: Law) -> None:
+    """Whatever JAX is set to."""
+    coefs, weights = _first(law), _weights(law)
+    for enabled in (True, False):
+        for dtype in (jnp.bfloat16, np.float32, np.float64):
+            x = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), _inputs(law, ROWS))
+            with jax.enable_x64(enabled):
+                for verb in (predict, gradient, hessian):
+                    options = {} if verb is predict else {"weights": weights}
+                    assert {leaf.dtype for leaf in _leaves(verb(law, coefs, x, **options))} == {np.dtype(dtype)}
+                assert jax.config.jax_enable_x64 is enabled
+
+
+def pickles(law: Law) -> None:
+    """To itself, where it is the law of its module."""
+    again = pickle.loads(pickle.dumps(law))
+    if getattr(importlib.import_module(law.fn.__module__), "LAW", None) is law:
+        assert again is law
+    assert again.fn is law.fn
+    assert copy.deepcopy(law) is law
+    coefs = _first(law)
+    _assert_equal(pickle.loads(pickle.dumps(coefs)), coefs)
+
+
+def coefficients_survive_json(law: Law) -> None:
+    """To the last bit."""
+    for coefs in groups_of(law).values():
+        again = law.coefs(**json.loads(json.dumps(as_dict(coefs))))
+        for v in variables(law.coefs):
+            assert np.array_equal(getattr(again, v.name), getattr(coefs, v.name)), v.name
+
+
+def a_grid_is_its_points(law: Law) -> None:
+    """Inputs on axes of their own give what all their combinations give."""
+    fields = variables(law.inputs)
+    size = 4 if len(fields) < 4 else 2
+    x = _inputs(law, size)
+    axes = {}
+    for axis, v in enumerate(fields):
+        values = getattr(x, v.name)
+        shape = [1] * len(fields)
+        shape[axis] = size
+        axes[v.name] = values.reshape(*shape, *values.shape[1:])
+    shape = [size] * len(fields)
+    full = {name: np.broadcast_to(values, (*shape, *values.shape[len(shape) :])) for name, values in axes.items()}
+    coefs, weights = _first(law), _weights(law)
+    for verb in (predict, gradient, hessian):
+        options = {} if verb is predict else {"weights": weights}
+        _assert_equal(verb(law, coefs, **axes, **options), verb(law, coefs, **full, **options), rtol=1e-12)
+    assert predict(law, coefs, **axes).shape[: len(fields)] == tuple(shape)
+
+
+def flat_and_finite_below_its_floor(law: Law) -> None:
+    """Where an input has a floor."""
+    row, coefs, weights = _row(_inputs(law, 1), 0), _first(law), _weights(law)
+    for v in variables(law.inputs):
+        if v.floor is None:
+            continue
+        x = dataclasses.replace(row, **{v.name: np.array([0.0, -1.0, -np.inf])})
+        outputs = np.asarray(predict(law, coefs, x))
+        assert np.isfinite(outputs).all(), f"not finite below the floor of {v.name}"
+        assert (outputs == outputs[0]).all(), f"not flat below the floor of {v.name}"
+        assert not np.any(getattr(gradient(law, coefs, x, weights=weights), v.name))
+        at = dataclasses.replace(row, **{v.name: np.array(max(v.floor, 1.0))})
+        slope = np.asarray(getattr(gradient(law, coefs, at, weights=weights), v.name))
+        assert slope != 0, f"on its floor, {v.name} has the derivative from above"
+
+
+def nan_gives_nan(law: Law) -> None:
+    """Unless the law takes NaN as its floor, as it does less."""
+    row, coefs = _row(_inputs(law, 1), 0), _first(law)
+    for v in variables(law.inputs):
+        found = predict(law, coefs, _filled(row, v, np.nan))
+        if v.floor is None or not np.isfinite(found).all():
+            assert np.isnan(found).any(), f"NaN in {v.name} gives {found}"
+            assert np.isnan(found).all() or law.output_shape == ("output",), f"NaN in {v.name} gives {found}"
+
+
+def _filled(row: Any, v: Var, value: float) -> Any:
+    return dataclasses.replace(row, **{v.name: np.full(np.shape(getattr(row, v.name)), value)})
+
+
+def falls_and_rises_as_it_says(law: Law) -> None:
+    """All outputs, with each input that is said to be monotone, in the fitted range."""
+    x = _inputs(law, 200)
+    for name, coefs in groups_of(law).items():
+        slopes = jacobian(law, coefs, x)
+        for field in law.falls_with:
+            assert (np.asarray(getattr(slopes, field)) < 0).all(), f"{field} of group {name!r}"
+        for field in law.rises_with:
+            assert (np.asarray(getattr(slopes, field)) > 0).all(), f"{field} of group {name!r}"
+
+
+def knows_the_range_it_was_fitted_on(law: Law) -> None:
+    """Its ends lie in it, in float32 too, and what lies beyond does not."""
+    x = _inputs(law, ROWS)
+    inside = in_range(law, x)
+    for v in variables(law.inputs):
+        if v.total is None:
+            assert getattr(inside, v.name).all(), v.name
+        if v.range is None:
+            continue
+        ends = np.stack([np.broadcast_to(end, [law.sizes[a] for a in v.shape]) for end in v.range]).astype(float)
+        for values in (ends, ends.astype(np.float32)):
+            assert getattr(in_range(law, dataclasses.replace(x, **{v.name: values})), v.name).all(), v.name
+        outward = np.array([-1, 1]).reshape(2, *[1] * len(v.shape))
+        beyond = ends + outward * (0.1 * np.abs(ends) + 1e-9)
+        assert not getattr(in_range(law, dataclasses.replace(x, **{v.name: beyond})), v.name).any(), v.name
+
+
+def errors_have_a_covariance(law: Law) -> None:
+    """Standard errors are positive, and correlations those of a distribution."""
+    for name, source in {"": law.source, **law.sources}.items():
+        covariance = source.covariance
+        if covariance is None:
+            assert not source.correlation, f"correlations without standard errors: {name!r}"
+            continue
+        assert isinstance(source.stderr, law.coefs), f"standard errors of another law: {name!r}"
+        errors = np.sqrt(np.diag(covariance))
+        assert (errors > 0).all(), f"standard errors of group {name!r}"
+        assert np.linalg.eigvalsh(covariance / np.outer(errors, errors)).min() > 0, f"correlations of group {name!r}"
