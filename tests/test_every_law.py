@@ -11,6 +11,7 @@ from jaxlaws import testing
 from jaxlaws.columns import from_columns
 
 
+@pytest.mark.parametrize("law", jl.laws.values(), ids=lambda law: law.name)
 @pytest.mark.parametrize("check", testing.checks(), ids=lambda check: check.__name__)
 def test_law(law, check):
     check(law)

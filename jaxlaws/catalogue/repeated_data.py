@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlaws.catalogue.chinchilla import Outputs
 from jaxlaws.law import Law, Scalar, Source, record, var
-from jaxlaws.numerics import power
+from jaxlaws.numerics import log, power
 
 
 @record
@@ -39,7 +39,7 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
     unique = jnp.minimum(x.tokens, x.unique_tokens)
     # As many parameters as are best for the distinct tokens: alpha A / params**alpha is beta B / tokens**beta there.
-    needed = power(c.alpha * c.A / (c.beta * c.B), 1 / c.alpha) * power(unique, c.beta / c.alpha)
+    needed = jnp.exp(log(c.alpha * c.A / (c.beta * c.B)) / c.alpha) * power(unique, c.beta / c.alpha)
     params = _worth(x.params, jnp.minimum(x.params, needed), c.R_N)
     tokens = _worth(x.tokens, unique, c.R_D)
     return c.E + c.A * power(params, -c.alpha) + c.B * power(tokens, -c.beta)
@@ -79,7 +79,7 @@ LAW = Law(
     " + A*(minimum(params, NEED) + minimum(params, NEED)*R_N*(1 - exp((1 - params/minimum(params, NEED))/R_N)))**-alpha"
     " + B*(minimum(tokens, unique_tokens) + minimum(tokens, unique_tokens)*R_D"
     "*(1 - exp((1 - tokens/minimum(tokens, unique_tokens))/R_D)))**-beta".replace(
-        "NEED", "(alpha*A/(beta*B))**(1/alpha)*minimum(tokens, unique_tokens)**(beta/alpha)"
+        "NEED", "exp(log(alpha*A/(beta*B))/alpha)*minimum(tokens, unique_tokens)**(beta/alpha)"
     ),
     source=Source(
         reference="Muennighoff et al. 2023, arXiv:2305.16264",
