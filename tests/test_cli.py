@@ -208,7 +208,7 @@ def test_evaluates_real_runs(run, law, runs):
     status, out, err = run("evaluate", law.name, runs(law.name), "--json")
     assert (status, err) == (0, "")
     scores = json.loads(out)
-    assert scores["r2"] > 0.93
+    assert scores["r2"] > 0.9
     assert list(scores["outputs"]) == list(law.output_columns)
     status, out, err = run("evaluate", law.name, runs(law.name))
     assert f"{scores['r2']:.6f}" in out

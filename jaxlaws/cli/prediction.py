@@ -252,8 +252,11 @@ def _example(args: argparse.Namespace) -> None:
                 if v.total is not None:
                     values = random.dirichlet(np.ones(len(v.column_names(law.sizes))), count) * v.total
                 else:
-                    low, high = np.log(np.asarray(v.range, np.float64))
-                    values = np.exp(random.uniform(low, high, (count, *np.shape(low))))
+                    low, high = np.asarray(v.range, np.float64)
+                    positive = bool(np.all(low > 0))  # what may be negative is a logarithm already
+                    low, high = np.log((low, high)) if positive else (low, high)
+                    values = random.uniform(low, high, (count, *np.shape(low)))
+                    values = np.exp(values) if positive else values
                     values = values.round() if v.integer else values
                 columns.update(zip(v.column_names(law.sizes), values.reshape(count, -1).T, strict=True))
             ids = random.integers(len(names), size=count, dtype=np.int32)
