@@ -62,6 +62,11 @@ GROUPS = {  # A, B, turn
 
 LAW = Law(
     title="negated Brier score on easy questions",
+    question="What will a task's score be?",
+    advice=(
+        "For tasks of which only large models get better. How soon and how fast the score of mmlu, hindu_knowledge and "
+        "conceptual_combinations rises beyond their runs is assumed, not seen."
+    ),
     fn=score,
     inputs=Inputs,
     coefs=Coefs,
@@ -73,6 +78,11 @@ LAW = Law(
         reference="form chosen and fitted here, a broken power law (Caballero et al. 2022, arXiv:2210.14891), on the "
         "training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184) from Wu & Lou 2024, arXiv:2410.01692",
         task="U-shaped Scaling Law",
+        evidence=(
+            "389 runs, R2 0.918. Fitted without the 10, 20 and 30 % of largest compute of each group, R2 on these is "
+            "0.89, 0.87 and 0.83, and that of the last third's mean 0.93, 0.91 and 0.91: no group turns there. Beyond "
+            "the runs it has not been tested."
+        ),
     ),
     golden=(
         ("mmlu", {"log_flops": -0.5}, {"brier_score": -0.4992781027334643}),
