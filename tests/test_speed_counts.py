@@ -134,8 +134,8 @@ def test_nothing_slow_is_in_the_program(law, verb, dtype):
     assert sum(found.operations.values()) > 15, "the program was read"
     assert not found.operations.keys() & SLOW
     assert found.operations["exponential"] <= exponentials_of(law)
-    assert found.operations["transpose"] <= min(several(law), 1)
-    for operation in ("copy", "scatter", "gather", "dynamic-slice", "dynamic-update-slice"):
+    assert found.operations["copy"] + found.operations["transpose"] <= min(several(law), 1)  # of what is stacked
+    for operation in ("scatter", "gather", "dynamic-slice", "dynamic-update-slice"):
         assert not found.operations[operation]
 
 

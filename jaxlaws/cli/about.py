@@ -5,31 +5,38 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
 
 from jaxlaws.catalogue import laws
-from jaxlaws.cli.shared import ERRORS, Command, known_group, print_json, print_table
-from jaxlaws.law import Law, Var, as_dict, variables
+from jaxlaws.cli.shared import ERRORS, Command, known_group, known_law, law_argument, print_json, print_table
+from jaxlaws.law import Law, Source, Var, as_dict, variables
 
 __all__ = ["add_commands"]
 
 
 def add_commands(command: Command) -> None:
     """Add the commands to the parser."""
-    sub = command("list", _list, "list the laws", "jaxlaws list\njaxlaws list --json")
+    sub = command(
+        "list",
+        _list,
+        "list the laws, by the question that they answer",
+        "jaxlaws list\njaxlaws list --advice\njaxlaws list --json",
+    )
+    sub.add_argument("--advice", action="store_true", help="tell which law to use when, and what it cannot do")
     style = sub.add_mutually_exclusive_group()
     style.add_argument("--json", action="store_true", help="print JSON")
-    style.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    style.add_argument("--markdown", action="store_true", help="print Markdown")
 
     sub = command(
         "show",
         _show,
-        "show a law: formula, inputs, coefficients, source",
+        "show a law: formula, inputs, coefficients, sources",
         "jaxlaws show parallel\njaxlaws show domain_mixture --group 410M --json",
     )
-    sub.add_argument("law", metavar="LAW")
+    law_argument(sub)
     sub.add_argument("--group", metavar="G", help="show the coefficients of this group only")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
@@ -37,27 +44,44 @@ def add_commands(command: Command) -> None:
 def _list(args: argparse.Namespace) -> None:
     if args.json:
         return print_json([{"name": law.name, **_about(law), "groups": len(law.groups)} for law in laws.values()])
-    rows = [
-        (
-            law.name,
-            law.title,
-            ", ".join(v.name for v in variables(law.inputs)),
-            str(len(law.groups)),
-            "" if law.source.r2_best is None else f"{law.source.r2_best:.6f}",
-        )
-        for law in laws.values()
-    ]
-    print_table(("law", "predicts", "inputs", "groups", "R2 held out"), rows, markdown=args.markdown)
+    asked: dict[str, list[Law]] = {}
+    for law in laws.values():
+        asked.setdefault(law.question, []).append(law)
+    if args.advice:
+        for question, answers in asked.items():
+            print(f"**{question}**\n" if args.markdown else question)
+            for law in answers:
+                print(f"* `{law.name}`: {law.advice}" if args.markdown else f"  {law.name}: {law.advice}")
+            print()
+        return None
+    header = ("law", "predicts", "inputs", "groups", "R2 held out")
+    for question, answers in asked.items():
+        rows = [
+            (
+                law.name,
+                law.title,
+                ", ".join(v.name for v in variables(law.inputs)),
+                str(len(law.groups) or ""),
+                "" if law.source.r2_best is None else f"{law.source.r2_best:.6f}",
+            )
+            for law in answers
+        ]
+        print(f"**{question}**\n" if args.markdown else question)
+        print_table(header, rows, markdown=args.markdown)
+        print()
 
 
 def _show(args: argparse.Namespace) -> None:
-    law = laws[args.law]
+    law = known_law(args.law)
     names = list(law.groups) if args.group is None else [known_group(law, args.group)]
     groups = {name: as_dict(law.groups[name]) for name in names}
     if args.json:
-        return print_json({"name": law.name, **_about(law), "groups": groups})
-    (output,) = variables(law.outputs)
-    print(f"{law.name}: {law.title}\n\n{output.name} = {law.formula}\n")
+        sources = {name: _as_json(law.source_of(name)) for name in names}
+        return print_json({"name": law.name, **_about(law), "groups": groups, "sources": sources})
+    print(f"{law.name}: {law.title}\n\n{law.output_text} = {law.formula}\n")
+    for line in filter(None, (law.question, law.advice)):
+        print(textwrap.fill(line, 100))
+    print()
     inputs = [
         (
             _names(law, v),
@@ -70,11 +94,26 @@ def _show(args: argparse.Namespace) -> None:
     ]
     print_table(("input", "what", "unit", "fitted on", "floor"), inputs)
     print()
-    print_table(("output", "what", "unit"), [(_names(law, output), output.description, output.unit)])
+    outputs = [(_names(law, v), v.description, v.unit) for v in variables(law.outputs)]
+    print_table(("output", "what", "unit"), outputs)
     print()
+    _show_coefs(law, groups)
+    print()
+    apart = {name: law.sources[name] for name in names if name in law.sources}
+    facts = {"objective": ERRORS[law.objective], **_facts(law.source)}
+    for key, value in facts.items():
+        print(f"{key:9} {value}")
+    for name, source in apart.items():
+        for key, value in {"group": name, **_facts(source)}.items():
+            print(f"{key:9} {value}")
+
+
+def _show_coefs(law: Law, groups: dict[str, Any]) -> None:
     about = [(v.name, v.description, v.unit, _bounds(v)) for v in variables(law.coefs)]
+    header = ("coefficient", "what", "unit", "fitted within")
+    errors = {name: {} if (e := law.source_of(name).stderr) is None else as_dict(e) for name in groups}
     if any(v.shape for v in variables(law.coefs)):
-        print_table(("coefficient", "what", "unit", "fitted within"), about)
+        print_table(header, about)
         for name, coefs in groups.items():
             print(f"\ngroup {name}")
             for field, value in coefs.items():
@@ -82,18 +121,41 @@ def _show(args: argparse.Namespace) -> None:
                 text = np.array2string(np.asarray(value), prefix=start, max_line_width=200, floatmode="unique")
                 print(start + text)
     elif len(groups) <= 2:
-        values = zip(*([repr(value) for value in coefs.values()] for coefs in groups.values()), strict=True)
-        rows = [(*row, *own) for row, own in zip(about, values, strict=True)]
-        print_table(("coefficient", "what", "unit", "fitted within", *groups), rows)
+        columns: dict[str, list[str]] = {}
+        for name, coefs in groups.items():
+            columns[name] = [repr(value) for value in coefs.values()]
+            if errors[name]:
+                columns[f"{name} ±"] = [f"{error:g}" for error in errors[name].values()]
+        rows = [(*row, *own) for row, own in zip(about, zip(*columns.values(), strict=True), strict=True)]
+        print_table((*header, *columns), rows or about)
     else:
-        print_table(("coefficient", "what", "unit", "fitted within"), about)
+        print_table(header, about)
         print()
-        names = [v.name for v in variables(law.coefs)]
-        print_table(("group", *names), [(name, *map(repr, coefs.values())) for name, coefs in groups.items()])
-    print()
-    for key, value in {"objective": ERRORS[law.objective], **dataclasses.asdict(law.source)}.items():
-        if value not in ("", None):
-            print(f"{key:9} {value}")
+        rows = []
+        for name, coefs in groups.items():
+            rows.append((name, *map(repr, coefs.values())))
+            if errors[name]:
+                rows.append(("±", *(f"{error:g}" for error in errors[name].values())))
+        print_table(("group", *(v.name for v in variables(law.coefs))), rows)
+
+
+def _facts(source: Source) -> dict[str, Any]:
+    """What is known of a source, in words."""
+    found = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
+    found["source"] = found.pop("reference")
+    errors = found.pop("stderr"), found.pop("correlation")
+    order = ("source", "evidence", "task", "agent", "model", "r2_best", "r2_mean", "r2_min", "runs")
+    told = {key: found[key] for key in order if found[key] not in ("", None)}
+    if errors[0] is not None:
+        told["errors"] = "as above" + (
+            ", with their correlations" if errors[1] else "; how they correlate is not known"
+        )
+    return told
+
+
+def _as_json(source: Source) -> dict[str, Any]:
+    found = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
+    return {**found, "stderr": None if source.stderr is None else as_dict(source.stderr)}
 
 
 def _bounds(v: Var) -> str:
@@ -127,7 +189,9 @@ def _about(law: Law) -> dict[str, Any]:
         "outputs": about(law.outputs),
         "coefficients": about(law.coefs, "shared"),
         "objective": law.objective,
-        "source": dataclasses.asdict(law.source),
+        "question": law.question,
+        "advice": law.advice,
+        "source": _as_json(law.source),
     }
 
 

@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxlaws.catalogue import laws
 from jaxlaws.cli.shared import (
     ERRORS,
     Command,
     NotFoundError,
     count_of,
+    known_law,
+    law_argument,
     print_table,
     seed,
     source_arguments,
@@ -70,7 +71,7 @@ def add_commands(command: Command) -> None:
         "jaxlaws fit parallel runs.csv --group corpus --weights repetitions --shared alpha --json",
         FIT,
     )
-    sub.add_argument("law", metavar="LAW")
+    law_argument(sub)
     sub.add_argument("table", metavar="FILE", help="the table")
     source_arguments(sub)
     about = 'column with the group of each run (default "group", where there is one)'
@@ -158,7 +159,7 @@ def _merged(option: str, given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _fit(args: argparse.Namespace) -> None:
     from jaxlaws import files
 
-    law = laws[args.law]
+    law = known_law(args.law)
     if args.draws is None and (args.resamples is not None or args.clusters is not None):
         raise DataError("--resamples and --clusters are for --draws")
     if args.draws is not None and not os.path.isdir(folder := os.path.dirname(args.draws) or "."):

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxlaws import tables
-from jaxlaws.catalogue import laws
 from jaxlaws.cli.shared import (
     Command,
     count_of,
+    known_law,
+    law_argument,
     print_json,
     print_table,
     source_arguments,
@@ -68,7 +69,7 @@ def add_commands(command: Command) -> None:
         'jaxlaws compare chinchilla data_constrained runs.parquet --holdout "20% of params" --json',
         f"{COMPARE}\n\n{HOLD_OUT}",
     )
-    sub.add_argument("laws", metavar="LAW", nargs="+")
+    law_argument(sub, "laws", nargs="+")
     sub.add_argument("table", metavar="FILE", help="the table")
     hold_out_arguments(sub, "squared")
     about = 'column with the group of each run (default "group", where there is one)'
@@ -108,7 +109,7 @@ def _check_smallest(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Fit a law to some of the runs in a table, and score it on the others."""
-    law = laws[args.law]
+    law = known_law(args.law)
     if args.group is not None:
         raise DataError("--group: all groups of the table are fitted; --group-column says which column has them")
     if args.coefs is not None:
@@ -131,7 +132,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     _check_smallest(args)
-    chosen = [laws[name] for name in args.laws]
+    chosen = [known_law(name) for name in args.laws]
     with _opened(args, args.table, chosen) as frame:
         found = compare_frame(
             chosen,
@@ -179,7 +180,7 @@ def _show(args: argparse.Namespace, found: HoldOut) -> None:
         }
         about = {"holdout": args.holdout, "objective": found.fit.objective, "fitted": sum(fitted.values())}
         return print_json({**dataclasses.asdict(found.scores), **about, "groups": groups})
-    print(f"{args.law} fitted to {sum(fitted.values())} runs; {found.scores.rows} held out: {args.holdout}")
+    print(f"{found.fit.law.name} fitted to {sum(fitted.values())} runs; {found.scores.rows} held out: {args.holdout}")
     _print_outputs(found.scores)
     if len(found.group_scores) > 1:
         print()
@@ -212,7 +213,7 @@ def _show_scales(args: argparse.Namespace, found: ScaleOut) -> None:
         about = {"by": found.column, "objective": found.levels[0].fit.objective, "error": _error(found.residuals)}
         about |= {"skipped": _skipped(found.skipped), "levels": levels, "groups": groups}
         return print_json({**dataclasses.asdict(found.scores), **about})
-    print(f"{args.law}, each scale of {found.column} from smaller ones")
+    print(f"{found.levels[0].fit.law.name}, each scale of {found.column} from smaller ones")
     rows = [
         (f"{level.value:g}", str(level.fitted), str(level.scores.rows), *_brief(level.scores, level.residuals))
         for level in found.levels

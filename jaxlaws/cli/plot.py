@@ -7,15 +7,8 @@ import logging
 import os
 from typing import Any
 
-from jaxlaws.catalogue import laws
 from jaxlaws.cli.fitting import runs_in_file, source_name
-from jaxlaws.cli.shared import (
-    Command,
-    NotFoundError,
-    attended,
-    level,
-    source_arguments,
-)
+from jaxlaws.cli.shared import Command, NotFoundError, attended, known_law, law_argument, level, source_arguments
 from jaxlaws.fitting.estimation import fit_runs
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
 from jaxlaws.tables import DataError
@@ -45,7 +38,7 @@ def add_commands(command: Command) -> None:
         "jaxlaws plot chinchilla runs.parquet --x tokens --objective squared --level 0.5 -o fit.pdf",
         PLOT,
     )
-    sub.add_argument("law", metavar="LAW")
+    law_argument(sub)
     sub.add_argument("table", metavar="FILE", help="the table")
     sub.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write: .png, .svg or .pdf")
     about = "draw this group; can be given several times (default: all, if they are at most 12)"
@@ -64,7 +57,7 @@ def add_commands(command: Command) -> None:
 def _plot(args: argparse.Namespace) -> None:
     from jaxlaws import files, plots
 
-    law = laws[args.law]
+    law = known_law(args.law)
     form = os.path.splitext(args.output)[1].lower().removeprefix(".")
     if form not in FIGURES:
         raise DataError(f"{args.output}: the name of a figure ends in .{', .'.join(FIGURES)}, which tells its format")

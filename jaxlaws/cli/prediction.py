@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxlaws import tables
 from jaxlaws.arguments import group_ids
-from jaxlaws.catalogue import laws
 from jaxlaws.cli import holdout
 from jaxlaws.cli.shared import (
     FORMATS,
@@ -26,6 +25,8 @@ from jaxlaws.cli.shared import (
     floats,
     fraction,
     known_group,
+    known_law,
+    law_argument,
     open_table,
     output_format,
     print_json,
@@ -102,7 +103,7 @@ def add_commands(command: Command) -> None:
         "With --noise the table has the outputs too, as runs would have measured them: those of the law, with random\n"
         "errors. What a fit to it finds can be held against the coefficients that it was made with.",
     )
-    sub.add_argument("law", metavar="LAW")
+    law_argument(sub)
     sub.add_argument("--rows", metavar="N", type=count_of("rows"), default=10, help="how many (default 10)")
     sub.add_argument("--seed", metavar="N", type=seed, default=0, help="which random ones (default 0)")
     sub.add_argument("--group", metavar="G", help="group of all rows (default: random ones)")
@@ -114,7 +115,7 @@ def add_commands(command: Command) -> None:
 
 
 def _table_arguments(sub: Any, grid: bool = True) -> None:
-    sub.add_argument("law", metavar="LAW")
+    law_argument(sub)
     if grid:
         sub.add_argument("table", metavar="FILE | NAME=VALUE,...", nargs="+", help="the table, or the inputs")
     else:
@@ -237,7 +238,7 @@ def _example(args: argparse.Namespace) -> None:
 
     from jaxlaws import files
 
-    law = laws[args.law]
+    law = known_law(args.law)
     unbounded = [v.name for v in variables(law.inputs) if v.range is None and v.total is None]
     if unbounded:
         raise DataError(f"the range that {law.name} was fitted on is not known for {unbounded[0]}")

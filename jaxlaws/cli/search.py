@@ -21,6 +21,7 @@ from jaxlaws.cli.shared import (
     file_arguments,
     floats,
     known_group,
+    law_argument,
     level,
     open_table,
     output_format,
@@ -55,7 +56,7 @@ SHOWN_ROWS = 50  # of a table for people
 
 def search_arguments(sub: Any) -> None:
     """The arguments of every search."""
-    sub.add_argument("law", metavar="LAW")
+    law_argument(sub)
     sub.add_argument("problems", metavar="FILE | NAME=VALUE,...", nargs="*", help="several problems")
     source_arguments(sub)
     sub.add_argument(

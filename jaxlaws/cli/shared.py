@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from jaxlaws.catalogue import laws
+from jaxlaws.catalogue import law_in, laws
 from jaxlaws.law import Law, UnknownNameError, variables
 from jaxlaws.tables import DataError, missing
 
@@ -33,6 +33,8 @@ __all__ = [
     "fraction",
     "grid",
     "known_group",
+    "known_law",
+    "law_argument",
     "level",
     "open_reader",
     "open_table",
@@ -89,6 +91,23 @@ def coefs_argument(sub: Any) -> None:
     sub.add_argument("--coefs", metavar="COEFS", help=about)
 
 
+def law_argument(sub: Any, name: str = "law", **options: Any) -> None:
+    """The argument that names a law."""
+    sub.add_argument(name, metavar="LAW", help="a law of jaxlaws list, or a Python file that holds one", **options)
+
+
+def known_law(name: str) -> Law:
+    """The law of that name, or in that file."""
+    if not name.endswith(".py"):
+        return laws[name]
+    try:
+        return law_in(name)
+    except OSError:
+        raise
+    except Exception as error:  # a file may raise anything
+        raise DataError(f"{name}: {type(error).__name__}: {error}") from None
+
+
 def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
     """The law that the arguments name, with the groups of a file if they name one.
 
@@ -96,7 +115,7 @@ def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
     """
     from jaxlaws.fitting.storage import read_law
 
-    law = laws[args.law]
+    law = known_law(args.law)
     source = args.coefs or getattr(args, "draws", None)
     if source is None:
         return law
