@@ -1,7 +1,7 @@
 """Scaling laws of language models as fast, differentiable, batched JAX functions."""
 
 from jaxlaws import sldbench as sldbench
-from jaxlaws.catalogue import laws
+from jaxlaws.catalogue import law_in, laws
 from jaxlaws.compilation import compile, export
 from jaxlaws.evaluation import (
     elasticity,
@@ -12,7 +12,7 @@ from jaxlaws.evaluation import (
     predict,
     value_and_gradient,
 )
-from jaxlaws.fitting.bootstrap import Draws, bootstrap
+from jaxlaws.fitting.bootstrap import Draws, bootstrap, published_draws
 from jaxlaws.fitting.comparison import Compared, Comparison, aicc, compare
 from jaxlaws.fitting.estimation import Fit, fit
 from jaxlaws.fitting.holdout import HoldOut, Level, ScaleOut, hold_out, leave_one_scale_out
@@ -78,6 +78,7 @@ __all__ = [
     "hold_out",
     "in_range",
     "jacobian",
+    "law_in",
     "laws",
     "leave_one_scale_out",
     "mean",
@@ -88,6 +89,7 @@ __all__ = [
     "predict",
     "predict_interval",
     "predict_table",
+    "published_draws",
     "read_coefs",
     "read_draws",
     "read_table",

@@ -48,10 +48,10 @@ class UnknownNameError(KeyError):
 
     Example:
         >>> import jaxlaws as jl
-        >>> jl.laws["paralel"]
+        >>> jl.laws["chinchila"]
         Traceback (most recent call last):
             ...
-        jaxlaws.law.UnknownNameError: unknown law 'paralel'; did you mean 'parallel'?
+        jaxlaws.law.UnknownNameError: unknown law 'chinchila'; did you mean 'chinchilla'?
     """
 
     def __str__(self) -> str:
@@ -232,8 +232,9 @@ class Source:
         reference: The publication.
         evidence: How the numbers were come by, and what to know of them.
         stderr: Standard errors of the coefficients, as a record of these.
-        correlation: Correlations of the errors of the coefficients, which are in the order of the record, each with
-            those before it: `((r21,), (r31, r32), ...)`.
+        log_stderr: Standard errors of the logarithms of those coefficients whose errors are not small, by name.
+        correlation: Correlations of the errors, those of logarithms for the coefficients in `log_stderr`. Coefficients
+            are in the order of the record, each with those before it: `((r21,), (r31, r32), ...)`.
         task: Name of the benchmark task that the law was found on.
         agent: Program that found it, for laws found by a program.
         model: Language model that the program used.
@@ -246,6 +247,7 @@ class Source:
     reference: str
     evidence: str = ""
     stderr: Any = None
+    log_stderr: Mapping[str, float] = dataclasses.field(default_factory=dict)
     correlation: tuple[tuple[float, ...], ...] = ()
     task: str = ""
     agent: str = ""
@@ -257,13 +259,14 @@ class Source:
 
     @property
     def covariance(self) -> np.ndarray | None:
-        """The covariance of the coefficients, in the order of the record; None where no errors are known."""
+        """The covariance of what `correlation` is that of; None where no errors are known."""
         if self.stderr is None:
             return None
-        errors = np.concatenate([np.ravel(getattr(self.stderr, v.name)) for v in variables(type(self.stderr))])
+        fields = [v.name for v in variables(type(self.stderr))]
+        errors = np.concatenate([np.ravel(self.log_stderr.get(f, getattr(self.stderr, f))) for f in fields])
         matrix = np.diag(errors**2)
         for i, row in enumerate(self.correlation, 1):
-            matrix[i, :i] = matrix[:i, i] = row * errors[:i] * errors[i]
+            matrix[i, :i] = matrix[:i, i] = np.asarray(row) * errors[:i] * errors[i]
         return matrix
 
 

@@ -555,6 +555,7 @@ def errors_have_a_covariance(law: Law) -> None:
             assert not source.correlation, f"correlations without standard errors: {name!r}"
             continue
         assert isinstance(source.stderr, law.coefs), f"standard errors of another law: {name!r}"
+        assert set(source.log_stderr) <= {v.name for v in variables(law.coefs)}, f"log_stderr of group {name!r}"
         errors = np.sqrt(np.diag(covariance))
         assert (errors > 0).all(), f"standard errors of group {name!r}"
         assert np.linalg.eigvalsh(covariance / np.outer(errors, errors)).min() > 0, f"correlations of group {name!r}"

@@ -378,8 +378,8 @@ def test_a_value_where_the_law_has_no_floor(run):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("predict", "paralel", "x.csv"), "unknown law 'paralel'; did you mean 'parallel'?"),
-        (("show", "paralel"), "unknown law 'paralel'; did you mean 'parallel'?"),
+        (("predict", "chinchila", "x.csv"), "unknown law 'chinchila'; did you mean 'chinchilla'?"),
+        (("show", "chinchila"), "unknown law 'chinchila'; did you mean 'chinchilla'?"),
         (("show", "parallel", "--group", "pil"), "unknown group of parallel 'pil'; did you mean 'pile'?"),
         (("predict", "parallel", "n=1", "p=1", "--group", "pil"), "unknown group of parallel 'pil'"),
         (("predict", "parallel", "n=1", "p=1", "--group-column", "model"), "no column 'model'; the table has 'n', 'p'"),

@@ -69,8 +69,16 @@ LAW = Law(
     sources={
         "besiroglu2024": Source(
             reference="Besiroglu et al. 2024, arXiv:2404.10102",
-            evidence="printed; fitted again to points of figure 4 of Hoffmann et al.",
+            evidence="printed, standard errors too: fits to the points of figure 4 of Hoffmann et al., drawn again. "
+            "Correlations, and the error of the logarithm of B, are from drawing them again with this package",
             stderr=Coefs(E=0.0257, A=124.5, B=1293.0, alpha=0.0154, beta=0.0206),
+            log_stderr={"A": 0.2583, "B": 0.4212},
+            correlation=(
+                (0.587053,),
+                (0.633826, -0.223146),
+                (0.58099, 0.99933, -0.233412),
+                (0.631087, -0.229717, 0.999672, -0.240426),
+            ),
         ),
         "sardana2024": Source(
             reference="Sardana et al. 2023, arXiv:2401.00448, all runs, up to 10,000 tokens per parameter",

@@ -47,6 +47,7 @@ def _list(args: argparse.Namespace) -> None:
     asked: dict[str, list[Law]] = {}
     for law in laws.values():
         asked.setdefault(law.question, []).append(law)
+    asked = dict(sorted(asked.items(), key=lambda item: -len(item[1])))
     if args.advice:
         for question, answers in asked.items():
             print(f"**{question}**\n" if args.markdown else question)

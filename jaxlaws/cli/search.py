@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxlaws import tables
 from jaxlaws.cli.shared import (
+    PUBLISHED,
     NotFoundError,
     coefs_argument,
     file_arguments,
@@ -68,7 +69,8 @@ def search_arguments(sub: Any) -> None:
     )
     coefs_argument(sub)
     about = (
-        'also search with each of the draws of coefficients in this file, which "jaxlaws fit --draws" wrote, and say '
+        'also search with each of the draws of coefficients in this file, which "jaxlaws fit --draws" wrote, or with '
+        f'"{PUBLISHED}" with draws of the errors that were published, and say '
     )
     sub.add_argument("--draws", metavar="DRAWS", help=f"{about}between which values the answers lie")
     about = "how many of the answers lie there (default 90%%)"
@@ -372,11 +374,20 @@ class Spread:
         return np.broadcast_to(self._good.reshape(shape), np.shape(values))
 
 
+def _published(law: Law) -> Any:
+    from jaxlaws.fitting.bootstrap import published_draws
+
+    try:
+        return published_draws(law)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
 def draws_of(args: argparse.Namespace, law: Law, groups: Sequence[str]) -> Any:
     """The draws of coefficients that the arguments name, for the group of each problem, [draw, problem, ...]."""
     from jaxlaws.fitting.storage import read_draws
 
-    draws = read_draws(args.draws, law)
+    draws = _published(law) if args.draws == PUBLISHED else read_draws(args.draws, law)
     for name in groups:
         if name not in draws.coefs:
             raise DataError(f"{args.draws}: {UnknownNameError.of('group', name, draws.coefs)}")

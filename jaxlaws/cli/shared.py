@@ -22,6 +22,7 @@ from jaxlaws.tables import DataError, missing
 __all__ = [
     "ERRORS",
     "FORMATS",
+    "PUBLISHED",
     "Command",
     "NotFoundError",
     "attended",
@@ -50,6 +51,8 @@ __all__ = [
 
 # Adds a command to the parser: its name, what runs it, what it does, examples, and more to say of it.
 Command: TypeAlias = Callable[..., Any]
+
+PUBLISHED = "published"  # in place of a file of draws
 
 FORMATS = ("parquet", "csv", "jsonl")
 
@@ -117,7 +120,7 @@ def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
 
     law = known_law(args.law)
     source = args.coefs or getattr(args, "draws", None)
-    if source is None:
+    if source is None or source == PUBLISHED:
         return law
     law = read_law(source, law, draws=args.coefs is None)
     if ranged and any(v.range is None for v in variables(law.inputs)):

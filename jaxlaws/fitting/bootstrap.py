@@ -1,4 +1,4 @@
-"""How sure the coefficients of a fit are: fits to resampled runs."""
+"""How sure coefficients are: fits to resampled runs, or what was published of their errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from jaxlaws.fitting.estimation import Fit, check_level, problem, records
 from jaxlaws.fitting.levenberg_marquardt import Found
 from jaxlaws.fitting.starts import solve_all
-from jaxlaws.law import Law, variables
+from jaxlaws.law import Law, UnknownNameError, variables
 
-__all__ = ["Draws", "bootstrap"]
+__all__ = ["Draws", "bootstrap", "published_draws"]
 
 WEIGHTS = 1 << 24  # rows of all groups times draws that are in memory together, as weights of 8 bytes
 
@@ -149,3 +149,68 @@ def _labels(fit: Fit, clusters: Any) -> np.ndarray:
     if labels.shape != runs.group.shape:
         raise ValueError(f"clusters must have one label for each of {len(runs.group)} runs, not shape {labels.shape}")
     return labels
+
+
+def published_draws(law: Law, group: str | None = None, draws: int = 2000, *, seed: int = 0) -> Draws:
+    """Coefficients of a law as its published standard errors and correlations say that they may be.
+
+    The errors are normal, of those coefficients whose logarithms have errors these. The draws have exactly the
+    published covariance, so that few of them do.
+
+    Args:
+        law: A law with groups whose errors are known: `jaxlaws show LAW` prints them.
+        group: Name of a group; by default all those whose errors are known, each drawn by itself.
+        draws: How many.
+        seed: Another seed gives other draws.
+
+    Returns:
+        The draws, as those of [`bootstrap`][jaxlaws.bootstrap]; `save` writes them to a file that the commands read.
+
+    Raises:
+        UnknownNameError: The law has no such group.
+        ValueError: The errors of the group, or of all groups, are not known.
+
+    Example:
+        >>> import numpy as np, jaxlaws as jl
+        >>> law = jl.laws["chinchilla"]
+        >>> draws = jl.published_draws(law, "besiroglu2024")
+        >>> plan = jl.allocate(law, draws.coefs["besiroglu2024"], budget=1e24)
+        >>> print(np.quantile(plan.inputs.tokens / plan.inputs.params, [0.05, 0.95]).round())  # what is best is not sure
+        [ 9. 37.]
+    """
+    if group is not None and group not in law.groups:
+        raise UnknownNameError.of(f"group of {law.name}", group, law.groups)
+    known = [name for name in law.groups if law.source_of(name).stderr is not None]
+    chosen = known if group is None else [name for name in known if name == group]
+    if not chosen:
+        whose = "any group" if group is None else f"group {group!r}"
+        hint = f"; those of {', '.join(map(repr, known))} are" if known else ""
+        raise ValueError(f"{law.name}: the errors of {whose} are not known{hint}")
+    return Draws(
+        law=law,
+        coefs={name: _normal(law, name, draws, seed) for name in chosen},
+        best={name: law.groups[name] for name in chosen},
+        converged=dict.fromkeys(chosen, float("nan")),
+    )
+
+
+def _normal(law: Law, group: str, draws: int, seed: int) -> Any:
+    """Draws of the coefficients of a group, whose mean and covariance are exact."""
+    source, best = law.source_of(group), law.groups[group]
+    shapes = {v.name: np.shape(getattr(best, v.name)) for v in variables(law.coefs)}
+    covariance = source.covariance
+    assert covariance is not None
+    if draws <= len(covariance):
+        raise ValueError(f"there must be more than {len(covariance)} draws, one for each coefficient, not {draws}")
+    plain = np.random.default_rng(seed).normal(size=(draws, len(covariance)))
+    plain -= plain.mean(axis=0)
+    plain = plain @ np.linalg.inv(np.linalg.cholesky(np.cov(plain.T))).T
+    errors = plain @ np.linalg.cholesky(covariance).T
+    found, start = {}, 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        error = errors[:, start : start + size].reshape(draws, *shape)
+        value = np.asarray(getattr(best, name))
+        found[name] = value * np.exp(error) if name in source.log_stderr else value + error
+        start += size
+    return law.coefs(**found)

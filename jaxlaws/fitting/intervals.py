@@ -1,4 +1,4 @@
-"""Intervals of what a fitted law predicts."""
+"""Intervals of what a law predicts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlaws.arguments import by_name
 from jaxlaws.evaluation import predict
-from jaxlaws.fitting.bootstrap import Draws
+from jaxlaws.fitting.bootstrap import Draws, published_draws
 from jaxlaws.fitting.estimation import Fit, check_level, linearised, t_quantile
 from jaxlaws.law import Law, UnknownNameError, variables
 
@@ -32,12 +32,13 @@ class Interval(NamedTuple):
 
 
 def predict_interval(
-    fit: Fit | Draws, group: str, inputs: Any = None, /, *, level: float = 0.9, run: bool = False, **named: Any
+    fit: Fit | Draws | Law, group: str, inputs: Any = None, /, *, level: float = 0.9, run: bool = False, **named: Any
 ) -> Interval:
     """Between which values the output of a fitted law lies, for any number of configurations.
 
     Args:
-        fit: A fit, whose covariance matrix and derivatives give the interval; or draws, whose quantiles do.
+        fit: A fit, whose covariance matrix and derivatives give the interval; or draws, whose quantiles do; or a law,
+            for a group whose errors were published (see [`published_draws`][jaxlaws.published_draws]).
         group: Name of a group of the fit.
         inputs: Record or dict of inputs.
         level: The probability that the interval is to have.
@@ -61,7 +62,13 @@ def predict_interval(
         >>> low, middle, high = jl.predict_interval(fit, "all_data", sft_data_size=1e6)
         >>> print(low.round(3), middle.round(3), high.round(3))
         1.059 1.072 1.085
+        >>> chinchilla = jl.laws["chinchilla"]
+        >>> interval = jl.predict_interval(chinchilla, "besiroglu2024", params=7e10, tokens=1.4e12)
+        >>> print(interval.low.round(3), interval.middle.round(3), interval.high.round(3))
+        1.955 1.975 1.997
     """
+    if isinstance(fit, Law):
+        fit = published_draws(fit, group)
     tail = (1 + check_level(level)) / 2
     if group not in fit.coefs:
         raise UnknownNameError.of("group of the fit", group, fit.coefs)

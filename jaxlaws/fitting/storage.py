@@ -120,9 +120,9 @@ def read_law(path: str, law: Law, draws: bool = False) -> Law:
     """The law with the groups of a file in place of its own, and the range that these were fitted on, if it is told."""
     content = _read_draws(path)[2] if draws else _content(path)
     if draws and not content:
-        return dataclasses.replace(law, groups=read_draws(path, law).best, fallback=None, golden=())
+        return dataclasses.replace(law, groups=read_draws(path, law).best, fallback=None, golden=(), sources={})
     groups = _groups(path, content, law)
-    found = dataclasses.replace(law, groups=groups, fallback=None, golden=())
+    found = dataclasses.replace(law, groups=groups, fallback=None, golden=(), sources={})
     ranges = _object(content.get("range", {}), path, "range") if _is_told(content) else {}
     return dataclasses.replace(found, inputs=_with_ranges(found, ranges, path))
 
