@@ -33,7 +33,10 @@ def print_table(
     width = None if file.isatty() and not markdown else 10_000
     console = Console(file=file, width=width, highlight=False)
     least = Measurement.get(console, console.options, table).minimum  # with less, numbers would be cut
-    console.print(table, width=max(least, console.width), crop=False)
+    with console.capture() as printed:
+        console.print(table, width=max(least, console.width), crop=False)
+    text = printed.get()
+    print(text.strip("\n ") if markdown else text, file=file, end="\n" if markdown else "")
 
 
 def table_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import pty
 import re
 import shlex
@@ -10,21 +11,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxlaws as jl
 from jaxlaws.cli import main
+from jaxlaws.testing import check_law
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_of_laws_is_up_to_date(capsys):
-    assert main(["list", "--markdown"]) == 0
-    table = capsys.readouterr().out.strip()
-    shown = re.search(r"<!-- laws: [^\n]* -->\n(.*?)\n<!-- end of laws -->", README, re.DOTALL)
-    assert shown
-    assert shown[1].strip() == table, "replace the table of laws by what `jaxlaws list --markdown` prints"
+def test_the_lists_of_laws_are_up_to_date(capsys):
+    for name, command in {"laws": ["list", "--markdown"], "advice": ["list", "--advice", "--markdown"]}.items():
+        assert main(command) == 0
+        printed = capsys.readouterr().out.strip()
+        shown = re.search(rf"<!-- {name}: [^\n]* -->\n(.*?)\n<!-- end of {name} -->", README, re.DOTALL)
+        assert shown
+        assert shown[1].strip() == printed, f"replace the {name} by what `jaxlaws {' '.join(command)}` prints"
 
 
 def test_the_figures_on_speed_are_those_of_the_results():
@@ -55,7 +59,41 @@ def on_a_terminal(command, folder):
     return printed.decode().replace("\r\n", "\n")
 
 
+def write_law(folder):
+    """The law of the README, in a file."""
+    (text,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "LAW = Law(" in block)
+    (folder / "my_law.py").write_text(text)
+    return folder / "my_law.py"
+
+
+def test_the_law_of_ones_own_passes_the_tests(tmp_path):
+    check_law(jl.law_in(write_law(tmp_path)))
+
+
+def test_the_law_of_ones_own_joins_the_others(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").touch()
+    write_law(tmp_path / "my_package")
+    (point,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "my_package-1.dist-info").mkdir()
+    (tmp_path / "my_package-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: my_package\nVersion: 1\n"
+    )
+    points = point.replace('[project.entry-points."jaxlaws.laws"]', "[jaxlaws.laws]").replace('"', "")
+    (tmp_path / "my_package-1.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    law = jl.laws["my_law"]
+    assert law("books", context=1024.0) == np.float32(2.35)
+    assert "my_law" in list(jl.laws)
+    assert pickle.loads(pickle.dumps(law)) is law
+    assert main(["list"]) == 0
+    assert "How long a context?" in capsys.readouterr().out
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_the_shell_sessions_are_what_happens(tmp_path):
+    write_law(tmp_path)
     blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 3
     for block in blocks:

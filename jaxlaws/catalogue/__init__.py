@@ -15,6 +15,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
+import types
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
@@ -77,6 +78,7 @@ def law_in(path: str | os.PathLike[str]) -> Law:
     path = os.fspath(path)
     with open(path, "rb"):  # a missing file gets the usual error
         pass
+    sys.modules.setdefault("law_file", types.ModuleType("law_file"))
     name = f"law_file.{os.path.splitext(os.path.basename(path))[0]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -175,7 +175,7 @@ def published_draws(law: Law, group: str | None = None, draws: int = 2000, *, se
         >>> law = jl.laws["chinchilla"]
         >>> draws = jl.published_draws(law, "besiroglu2024")
         >>> plan = jl.allocate(law, draws.coefs["besiroglu2024"], budget=1e24)
-        >>> print(np.quantile(plan.inputs.tokens / plan.inputs.params, [0.05, 0.95]).round())  # what is best is not sure
+        >>> print(np.quantile(plan.inputs.tokens / plan.inputs.params, [0.05, 0.95]).round())  # far from sure
         [ 9. 37.]
     """
     if group is not None and group not in law.groups:
