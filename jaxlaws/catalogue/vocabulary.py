@@ -51,16 +51,20 @@ class Outputs:
     loss: Scalar = var("loss less that of guessing tokens by frequency", unit="nat/token")
 
 
+def tokens(x: Inputs) -> Scalar:
+    """The tokens that the characters make, as the law counts them."""
+    v = log(x.vocab_size / 1e3)
+    return x.characters * (COMPRESSION[0] * v * v + COMPRESSION[1] * v + COMPRESSION[2])
+
+
 def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
-    v = log(x.vocab_size / 1e3)
-    tokens = x.characters / 1e9 * (COMPRESSION[0] * v * v + COMPRESSION[1] * v + COMPRESSION[2])
     embeddings = x.vocab_size / 1e3 * (x.width / 1e3)
     return (
         -c.E
         + c.A1 * power(x.non_vocab_params / 1e6, -c.alpha1)
         + c.A2 * power(embeddings, -c.alpha2)
-        + c.B * power(tokens, -c.beta)
+        + c.B * power(tokens(x) / 1e9, -c.beta)
     )
 
 
