@@ -77,7 +77,7 @@ SCALAR = [
 
 
 # Laws that are no sums of powers, which are not convex in the logs of their inputs.
-BENT = {"data_constrained_overfit", "easy_question", "moe_onset", "sft_saturated"}
+BENT = {"data_constrained_overfit", "easy_question", "lr_bsz", "moe_onset", "sft_saturated", "vocab"}
 
 
 @pytest.mark.parametrize("law", SCALAR, ids=lambda law: law.name)

@@ -1,0 +1,103 @@
+"""Loss, less that of a unigram model, from the size of the model, its vocabulary, and the text it has read."""
+
+from math import inf
+
+import jax
+import jax.numpy as jnp
+
+from jaxlaws.law import Law, Scalar, Source, record, var
+from jaxlaws.numerics import log, power
+
+
+@record
+class Inputs:
+    """Inputs of the law."""
+
+    non_vocab_parameters: Scalar = var(
+        "parameters without those of the vocabulary", unit="parameters", range=(33222784, 1129891136)
+    )
+    vocab_size: Scalar = var("size of the vocabulary", unit="tokens", range=(4096, 64512), integer=True)
+    num_characters: Scalar = var(
+        "characters of training text", unit="characters", range=(180820540.85207617, 230568274571.58374)
+    )
+
+
+@record
+class Coefs:
+    """Coefficients of the law."""
+
+    E: Scalar = var("gain over unigrams in the limit", unit="nat/token")
+    A: Scalar = var("weight of non_vocab_parameters", unit="nat/token", bounds=(0, inf))
+    B: Scalar = var("weight of num_characters", unit="nat/token", bounds=(0, inf))
+    P: Scalar = var("weight of vocab_size", unit="nat/token", bounds=(0, inf))
+    S: Scalar = var("size of the step", unit="nat/token", bounds=(0, inf))
+    alpha: Scalar = var("exponent of non_vocab_parameters", bounds=(0, inf), start=(0.1, 0.6))
+    beta: Scalar = var("exponent of num_characters", bounds=(0, inf), start=(0.2, 1))
+    h: Scalar = var("log of how many times the text counts, at 10000 tokens", bounds=(0, inf), start=(0, 2))
+    s: Scalar = var("steepness of the step", bounds=(0, inf), start=(3, 9))
+    log_c0: Scalar = var("log of the text at the step, in 1e10 characters", start=(-2, 0.5))
+
+
+@record
+class Outputs:
+    """Outputs of the law."""
+
+    unigram_normalized_loss: Scalar = var("loss, less that of a unigram model", unit="nat/token")
+
+
+def loss(c: Coefs, x: Inputs) -> Scalar:
+    """The loss of one configuration."""
+    size = x.non_vocab_parameters / 1e9
+    vocabulary = x.vocab_size / 1e4
+    # Larger vocabularies need more text.
+    text = log(x.num_characters / 1e10) + c.h / jnp.sqrt(vocabulary)
+    learned = c.B * jnp.exp(-c.beta * (text - log(size) / 2))
+    return (
+        c.A * power(size, -c.alpha) + learned + c.P / vocabulary + c.S * jax.nn.sigmoid(-c.s * (text - c.log_c0)) - c.E
+    )
+
+
+TEXT = "log(num_characters/1e10) + h/sqrt(vocab_size/1e4)"
+
+LAW = Law(
+    title="loss over unigrams from the vocabulary",
+    fn=loss,
+    inputs=Inputs,
+    coefs=Coefs,
+    outputs=Outputs,
+    groups={
+        "all_data": Coefs(
+            E=6.269939490082572,
+            A=0.85885849047894,
+            B=1.089198141215605,
+            P=0.08249201253056918,
+            S=0.5210465032708328,
+            alpha=0.22068971900876258,
+            beta=0.6233120952631058,
+            h=0.6685948199927023,
+            s=5.72269440733988,
+            log_c0=-0.9316266801117835,
+        ),
+    },
+    fallback=lambda groups: groups["all_data"],
+    formula="A*(non_vocab_parameters/1e9)**-alpha"
+    f" + B*exp(-beta*({TEXT} - log(non_vocab_parameters/1e9)/2))"
+    f" + P/(vocab_size/1e4) + S/(1 + exp(minimum(s*({TEXT} - log_c0), 700))) - E",
+    source=Source(
+        reference="form chosen and fitted here, after Tao et al. 2024, arXiv:2407.13623, on the training runs of "
+        "SLDBench (Lin et al. 2025, arXiv:2507.21184)",
+        task="Vocabulary Scaling Law",
+    ),
+    golden=(
+        (
+            "all_data",
+            {"non_vocab_parameters": 33222784, "vocab_size": 4096, "num_characters": 180820540.85207617},
+            {"unigram_normalized_loss": -1.329202447188524},
+        ),
+        (
+            "all_data",
+            {"non_vocab_parameters": 1129891136, "vocab_size": 96256, "num_characters": 200000000000.0},
+            {"unigram_normalized_loss": -5.2724683466085285},
+        ),
+    ),
+)

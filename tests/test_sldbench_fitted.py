@@ -1,0 +1,51 @@
+"""Laws of our own for tasks of SLDBench: their coefficients are what a fit finds, and they hold for larger scales."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import jaxlaws as jl
+from jaxlaws.arguments import setting
+
+# R2 on the training runs; and on runs of larger scale, of the law fitted to the others.
+FITTED = {
+    "vocab": (0.997565, {"vocab_size>6e4": 0.997581, "vocab_size>4e4": 0.996303}),
+    "lr_bsz": (
+        0.985031,
+        {
+            "non_embedding_param_size>1e9 and data_size>5e10": 0.947122,
+            "non_embedding_param_size>1e9 and data_size>1e10": 0.958512,
+        },
+    ),
+}
+
+
+def starts_of(law):
+    """The coefficients themselves as the one start: what is tested is where the fit ends."""
+    return jl.as_dict(law.groups["all_data"])
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_coefficients_are_those_of_a_fit(name, runs):
+    law = jl.laws[name]
+    fit = jl.fit(law, runs(name), starts=8)
+    assert fit.converged["all_data"]
+    assert not fit.flags["all_data"]
+    shipped = jl.fit(law, runs(name), starts=starts_of(law))
+    np.testing.assert_allclose(fit.value["all_data"], shipped.value["all_data"], rtol=1e-9)
+    table = jl.read_table(runs(name))
+    with setting(np.dtype(np.float64)):
+        predicted = law("all_data", {c: np.asarray(table[c]) for c in law.input_columns})
+    measured = np.asarray(table[law.output_columns[0]])
+    r2 = 1 - np.mean((measured - np.asarray(predicted)) ** 2) / np.var(measured)
+    assert abs(r2 - fit.scores.r2) < 1e-9
+    assert abs(r2 - FITTED[name][0]) < 1e-6
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_predicts_runs_of_larger_scale(name, runs):
+    law = jl.laws[name]
+    for held_out, r2 in FITTED[name][1].items():
+        found = jl.hold_out(law, runs(name), held_out, starts=starts_of(law))
+        assert abs(found.scores.r2 - r2) < 1e-5
