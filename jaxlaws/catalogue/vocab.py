@@ -32,6 +32,7 @@ class Coefs:
     P: Scalar = var("weight of vocab_size", unit="nat/token", bounds=(0, inf))
     S: Scalar = var("size of the step", unit="nat/token", bounds=(0, inf))
     alpha: Scalar = var("exponent of non_vocab_parameters", bounds=(0, inf), start=(0.1, 0.6))
+    rho: Scalar = var("exponent of vocab_size, whose tokens say more", bounds=(0, inf), start=(0, 0.2))
     beta: Scalar = var("exponent of num_characters", bounds=(0, inf), start=(0.2, 1))
     h: Scalar = var("log of how many times the text counts, at 10000 tokens", bounds=(0, inf), start=(0, 2))
     s: Scalar = var("steepness of the step", bounds=(0, inf), start=(3, 9))
@@ -47,14 +48,11 @@ class Outputs:
 
 def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
-    size = x.non_vocab_parameters / 1e9
-    vocabulary = x.vocab_size / 1e4
-    # Larger vocabularies need more text.
-    text = log(x.num_characters / 1e10) + c.h / jnp.sqrt(vocabulary)
+    size, vocabulary = x.non_vocab_parameters / 1e9, x.vocab_size / 1e4
+    text = log(x.num_characters / 1e10) + c.h / jnp.sqrt(vocabulary)  # a small vocabulary makes more tokens of it
+    limited = c.A * power(size, -c.alpha) * power(vocabulary, c.rho) + c.P / vocabulary
     learned = c.B * jnp.exp(-c.beta * (text - log(size) / 2))
-    return (
-        c.A * power(size, -c.alpha) + learned + c.P / vocabulary + c.S * jax.nn.sigmoid(-c.s * (text - c.log_c0)) - c.E
-    )
+    return limited + learned + c.S * jax.nn.sigmoid(-c.s * (text - c.log_c0)) - c.E
 
 
 TEXT = "log(num_characters/1e10) + h/sqrt(vocab_size/1e4)"
@@ -67,20 +65,21 @@ LAW = Law(
     outputs=Outputs,
     groups={
         "all_data": Coefs(
-            E=6.269939490082572,
-            A=0.85885849047894,
-            B=1.089198141215605,
-            P=0.08249201253056918,
-            S=0.5210465032708328,
-            alpha=0.22068971900876258,
-            beta=0.6233120952631058,
-            h=0.6685948199927023,
-            s=5.72269440733988,
-            log_c0=-0.9316266801117835,
+            E=6.2863924726137705,
+            A=0.8359887982766382,
+            B=1.0539015952494069,
+            P=0.11354181236183762,
+            S=0.5072278647662579,
+            alpha=0.2234366903196529,
+            rho=0.030429261481160475,
+            beta=0.6261952885118213,
+            h=0.6037900509931473,
+            s=6.144718758681427,
+            log_c0=-0.983653437828394,
         ),
     },
     fallback=lambda groups: groups["all_data"],
-    formula="A*(non_vocab_parameters/1e9)**-alpha"
+    formula="A*(non_vocab_parameters/1e9)**-alpha*(vocab_size/1e4)**rho"
     f" + B*exp(-beta*({TEXT} - log(non_vocab_parameters/1e9)/2))"
     f" + P/(vocab_size/1e4) + S/(1 + exp(minimum(s*({TEXT} - log_c0), 700))) - E",
     source=Source(
@@ -92,12 +91,12 @@ LAW = Law(
         (
             "all_data",
             {"non_vocab_parameters": 33222784, "vocab_size": 4096, "num_characters": 180820540.85207617},
-            {"unigram_normalized_loss": -1.329202447188524},
+            {"unigram_normalized_loss": -1.2802209094756274},
         ),
         (
             "all_data",
             {"non_vocab_parameters": 1129891136, "vocab_size": 96256, "num_characters": 200000000000.0},
-            {"unigram_normalized_loss": -5.2724683466085285},
+            {"unigram_normalized_loss": -5.2545624315704895},
         ),
     ),
 )
