@@ -64,6 +64,12 @@ W = "(log(bsz/1e2) - (log_bsz + bsz_data*log(data_size/1e11)))"
 
 LAW = Law(
     title="loss from learning rate and batch size",
+    question="Which learning rate and batch size?",
+    advice=(
+        "The best values are exp(log_lr)*1e-3*(non_embedding_param_size/1e9)**lr_params*(data_size/1e11)**lr_data and "
+        "exp(log_bsz)*1e2*(data_size/1e11)**bsz_data. It has no irreducible loss, which these runs do not tell. Runs "
+        "at rates that are far too high scatter by more than it can say."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -89,12 +95,16 @@ LAW = Law(
     fallback=lambda groups: groups["all_data"],
     formula="A*(non_embedding_param_size/1e9)**-alpha"
     " + B*exp(-beta*(log(data_size/1e11) - log(non_embedding_param_size/1e9)/2))"
-    f" + (C_lr*{U}**2 + C_both*{U}*{W} + C_bsz*{W}**2)*exp(tilt*{U} - kappa*log(data_size/1e11))",
+    f" + (C_lr*{U}*{U} + C_both*{U}*{W} + C_bsz*{W}*{W})*exp(tilt*{U} - kappa*log(data_size/1e11))",
     objective="huber_log",
     source=Source(
         reference="form chosen and fitted here, after Li et al. 2025, arXiv:2503.04715, on the training runs of "
         "SLDBench (Lin et al. 2025, arXiv:2507.21184)",
         task="Learning Rate and Batch Size Scaling Law",
+        evidence=(
+            "2702 runs, R2 0.9850. Fitted without those of 1.07e9 parameters on more than 5e10 tokens, R2 on these is "
+            "0.947; without those of 1.07e9 parameters on more than 1e10 tokens, 0.959."
+        ),
     ),
     golden=(
         (

@@ -2,11 +2,12 @@
 
 from math import inf
 
-import jax
 import jax.numpy as jnp
 
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import log, power
+
+LARGEST = 40.0  # exponent, beyond which nothing is left of the step
 
 
 @record
@@ -18,7 +19,7 @@ class Inputs:
     )
     vocab_size: Scalar = var("size of the vocabulary", unit="tokens", range=(4096, 64512), integer=True)
     num_characters: Scalar = var(
-        "characters of training text", unit="characters", range=(180820540.85207617, 230568274571.58374)
+        "characters of training text", unit="characters", range=(180820540.85207617, 230568338146.8192)
     )
 
 
@@ -49,16 +50,23 @@ class Outputs:
 def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
     size, vocabulary = x.non_vocab_parameters / 1e9, x.vocab_size / 1e4
-    text = log(x.num_characters / 1e10) + c.h / jnp.sqrt(vocabulary)  # a small vocabulary makes more tokens of it
+    text = log(x.num_characters / 1e10) + c.h * power(vocabulary, -0.5)  # a small vocabulary makes more tokens of it
     limited = c.A * power(size, -c.alpha) * power(vocabulary, c.rho) + c.P / vocabulary
     learned = c.B * jnp.exp(-c.beta * (text - log(size) / 2))
-    return limited + learned + c.S * jax.nn.sigmoid(-c.s * (text - c.log_c0)) - c.E
+    step = c.S / (1 + jnp.exp(jnp.minimum(c.s * (text - c.log_c0), LARGEST)))
+    return limited + learned + step - c.E
 
 
-TEXT = "log(num_characters/1e10) + h/sqrt(vocab_size/1e4)"
+TEXT = "log(num_characters/1e10) + h*(vocab_size/1e4)**-0.5"
 
 LAW = Law(
     title="loss over unigrams from the vocabulary",
+    question="How large a vocabulary?",
+    advice=(
+        "For one vocabulary against another on the same text: it predicts the loss less that of unigrams, since "
+        "losses per token of different vocabularies do not compare. The step and the fall with the size at few "
+        "characters are those of these runs, whose batches and schedules grew with the model."
+    ),
     fn=loss,
     inputs=Inputs,
     coefs=Coefs,
@@ -81,11 +89,16 @@ LAW = Law(
     fallback=lambda groups: groups["all_data"],
     formula="A*(non_vocab_parameters/1e9)**-alpha*(vocab_size/1e4)**rho"
     f" + B*exp(-beta*({TEXT} - log(non_vocab_parameters/1e9)/2))"
-    f" + P/(vocab_size/1e4) + S/(1 + exp(minimum(s*({TEXT} - log_c0), 700))) - E",
+    f" + P/(vocab_size/1e4) + S/(1 + exp(minimum(s*({TEXT} - log_c0), 40))) - E",
+    falls_with=("num_characters",),
     source=Source(
         reference="form chosen and fitted here, after Tao et al. 2024, arXiv:2407.13623, on the training runs of "
         "SLDBench (Lin et al. 2025, arXiv:2507.21184)",
         task="Vocabulary Scaling Law",
+        evidence=(
+            "1080 runs, R2 0.9978. Fitted without the largest vocabulary, R2 on it is 0.9987; without the two largest, "
+            "0.9972 on these."
+        ),
     ),
     golden=(
         (
