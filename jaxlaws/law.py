@@ -231,10 +231,10 @@ class Source:
     Attributes:
         reference: The publication.
         evidence: How the numbers were come by, and what to know of them.
-        stderr: Standard errors of the coefficients, as a record of these.
-        log_stderr: Standard errors of the logarithms of those coefficients whose errors are not small, by name.
-        correlation: Correlations of the errors, those of logarithms for the coefficients in `log_stderr`. Coefficients
-            are in the order of the record, each with those before it: `((r21,), (r31, r32), ...)`.
+        stderr: Standard errors of the coefficients as published, as a record of these.
+        covariance: Covariance of the coefficients, in the order of the record, flat: of each with those up to itself,
+            `((v11,), (v21, v22), ...)`.
+        logs: Coefficients in place of whose covariance there is that of their logarithms: those with large errors.
         task: Name of the benchmark task that the law was found on.
         agent: Program that found it, for laws found by a program.
         model: Language model that the program used.
@@ -247,8 +247,8 @@ class Source:
     reference: str
     evidence: str = ""
     stderr: Any = None
-    log_stderr: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    correlation: tuple[tuple[float, ...], ...] = ()
+    covariance: tuple[tuple[float, ...], ...] = ()
+    logs: tuple[str, ...] = ()
     task: str = ""
     agent: str = ""
     model: str = ""
@@ -256,18 +256,6 @@ class Source:
     r2_mean: float | None = None
     r2_min: float | None = None
     runs: int | None = None
-
-    @property
-    def covariance(self) -> np.ndarray | None:
-        """The covariance of what `correlation` is that of; None where no errors are known."""
-        if self.stderr is None:
-            return None
-        fields = [v.name for v in variables(type(self.stderr))]
-        errors = np.concatenate([np.ravel(self.log_stderr.get(f, getattr(self.stderr, f))) for f in fields])
-        matrix = np.diag(errors**2)
-        for i, row in enumerate(self.correlation, 1):
-            matrix[i, :i] = matrix[:i, i] = np.asarray(row) * errors[:i] * errors[i]
-        return matrix
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -339,6 +327,29 @@ class Law:
     def source_of(self, group: str) -> Source:
         """Where the numbers of a group are from."""
         return self.sources.get(group, self.source)
+
+    def covariance_of(self, group: str) -> np.ndarray | None:
+        """The covariance of the coefficients of a group, of those in `logs` the logarithms, or None."""
+        rows = self.source_of(group).covariance
+        if not rows:
+            return None
+        matrix = np.zeros((len(rows), len(rows)))
+        for i, row in enumerate(rows):
+            matrix[i, : i + 1] = matrix[: i + 1, i] = row
+        return matrix
+
+    def stderr_of(self, group: str) -> Any:
+        """Standard errors of the coefficients of a group, as a record: those published, or of the covariance."""
+        source, matrix = self.source_of(group), self.covariance_of(group)
+        if source.stderr is not None or matrix is None:
+            return source.stderr
+        errors, found, start = np.sqrt(np.diag(matrix)), {}, 0
+        for v in variables(self.coefs):
+            value = np.asarray(getattr(self.groups[group], v.name))
+            own = errors[start : start + value.size].reshape(value.shape)
+            found[v.name] = own * value if v.name in source.logs else own
+            start += value.size
+        return self.coefs(**found)
 
     @functools.cached_property
     def sizes(self) -> Mapping[str, int]:

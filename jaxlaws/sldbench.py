@@ -33,11 +33,11 @@ Rows = Sequence[Mapping[str, Any]]
 CHUNK = 1 << 14  # rows converted at a time, so that the lists in between stay small
 
 
-def law(name: str, coefs: Any = None, runs: Any = None) -> Callable[[Rows, str], list[dict[str, float]]]:
-    """A law of the catalogue as a function from a list of dicts to a list of dicts.
+def law(name: str | Law, coefs: Any = None, runs: Any = None) -> Callable[[Rows, str], list[dict[str, float]]]:
+    """A law as a function from a list of dicts to a list of dicts.
 
     Args:
-        name: Name of the law.
+        name: Name of the law, or the law.
         coefs: Groups in place of those of the law: coefficients by name, such as `coefs` of a fit, or the path of a
             file that `fit.save` or `jaxlaws fit -o` wrote.
         runs: Measured runs, as for [`fit`][jaxlaws.fit]: a table, or the path of one, which may be a folder that
@@ -65,7 +65,7 @@ def law(name: str, coefs: Any = None, runs: Any = None) -> Callable[[Rows, str],
         >>> jl.sldbench.law("sft", runs=runs)([{"sft_data_size": 1e6}], "('gpt2', 'flan')")
         [{'sft_loss': 2.3336...}]
     """
-    the_law = laws[name]
+    the_law = name if isinstance(name, Law) else laws[name]
     groups = the_law.groups if coefs is None else _groups(the_law, coefs)
     the_law = _sized(the_law, groups)
 

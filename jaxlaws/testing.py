@@ -548,14 +548,15 @@ def knows_the_range_it_was_fitted_on(law: Law) -> None:
 
 
 def errors_have_a_covariance(law: Law) -> None:
-    """Standard errors are positive, and correlations those of a distribution."""
-    for name, source in {"": law.source, **law.sources}.items():
-        covariance = source.covariance
-        if covariance is None:
-            assert not source.correlation, f"correlations without standard errors: {name!r}"
-            continue
-        assert isinstance(source.stderr, law.coefs), f"standard errors of another law: {name!r}"
-        assert set(source.log_stderr) <= {v.name for v in variables(law.coefs)}, f"log_stderr of group {name!r}"
-        errors = np.sqrt(np.diag(covariance))
-        assert (errors > 0).all(), f"standard errors of group {name!r}"
-        assert np.linalg.eigvalsh(covariance / np.outer(errors, errors)).min() > 0, f"correlations of group {name!r}"
+    """Standard errors are positive, and so is the covariance."""
+    for name in law.groups:
+        covariance, stderr = law.covariance_of(name), law.stderr_of(name)
+        assert set(law.source_of(name).logs) <= {v.name for v in variables(law.coefs)}, f"logs of group {name!r}"
+        if stderr is not None:
+            assert isinstance(stderr, law.coefs), f"standard errors of another law: group {name!r}"
+            assert all((leaf > 0).all() for leaf in _leaves(stderr)), f"standard errors of group {name!r}"
+        if covariance is not None:
+            size = sum(leaf.size for leaf in _leaves(law.groups[name]))
+            assert covariance.shape == (size, size), f"the covariance of group {name!r} is not of {size} coefficients"
+            errors = np.sqrt(np.diag(covariance))
+            assert np.linalg.eigvalsh(covariance / np.outer(errors, errors)).min() > 0, f"covariance of group {name!r}"

@@ -112,7 +112,7 @@ def _show(args: argparse.Namespace) -> None:
 def _show_coefs(law: Law, groups: dict[str, Any]) -> None:
     about = [(v.name, v.description, v.unit, _bounds(v)) for v in variables(law.coefs)]
     header = ("coefficient", "what", "unit", "fitted within")
-    errors = {name: {} if (e := law.source_of(name).stderr) is None else as_dict(e) for name in groups}
+    errors = {name: {} if (e := law.stderr_of(name)) is None else as_dict(e) for name in groups}
     if any(v.shape for v in variables(law.coefs)):
         print_table(header, about)
         for name, coefs in groups.items():
@@ -127,8 +127,8 @@ def _show_coefs(law: Law, groups: dict[str, Any]) -> None:
             columns[name] = [repr(value) for value in coefs.values()]
             if errors[name]:
                 columns[f"{name} ±"] = [f"{error:g}" for error in errors[name].values()]
-        rows = [(*row, *own) for row, own in zip(about, zip(*columns.values(), strict=True), strict=True)]
-        print_table((*header, *columns), rows or about)
+        rows = [(*row, *(column[i] for column in columns.values())) for i, row in enumerate(about)]
+        print_table((*header, *columns), rows)
     else:
         print_table(header, about)
         print()
@@ -144,14 +144,8 @@ def _facts(source: Source) -> dict[str, Any]:
     """What is known of a source, in words."""
     found = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
     found["source"] = found.pop("reference")
-    errors = found.pop("stderr"), found.pop("correlation")
     order = ("source", "evidence", "task", "agent", "model", "r2_best", "r2_mean", "r2_min", "runs")
-    told = {key: found[key] for key in order if found[key] not in ("", None)}
-    if errors[0] is not None:
-        told["errors"] = "as above" + (
-            ", with their correlations" if errors[1] else "; how they correlate is not known"
-        )
-    return told
+    return {key: found[key] for key in order if found[key] not in ("", None)}
 
 
 def _as_json(source: Source) -> dict[str, Any]:

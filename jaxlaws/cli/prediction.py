@@ -12,7 +12,7 @@ import narwhals as nw
 import numpy as np
 
 from jaxlaws import tables
-from jaxlaws.arguments import group_ids
+from jaxlaws.arguments import check_weights, group_ids
 from jaxlaws.cli import holdout
 from jaxlaws.cli.shared import (
     FORMATS,
@@ -160,6 +160,11 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
         raise DataError(f"--weights: {law.name} has one output, and takes none")
     if args.weights is not None and len(args.weights) != len(law.output_columns):
         raise DataError(f"--weights: {law.name} has {len(law.output_columns)} outputs, not {len(args.weights)}")
+    if verbs != ("value",):
+        try:
+            check_weights(law, args.weights)
+        except TypeError as error:
+            raise DataError(f"{error}, as --weights") from None
     form, compression = output_format(args)
     dtype = np.float32 if args.float32 else np.float64
     outside = Outside(law)
@@ -242,6 +247,8 @@ def _example(args: argparse.Namespace) -> None:
     unbounded = [v.name for v in variables(law.inputs) if v.range is None and v.total is None]
     if unbounded:
         raise DataError(f"the range that {law.name} was fitted on is not known for {unbounded[0]}")
+    if not law.groups:
+        raise DataError(f"{law.name} has no group, whose configurations these would be")
     form, compression = output_format(args)
     random = np.random.default_rng(args.seed)
     names = np.array(list(law.groups) if args.group is None else [known_group(law, args.group)])
