@@ -41,6 +41,7 @@ def test_coefficients_are_those_of_a_fit(name, runs):
     r2 = 1 - np.mean((measured - np.asarray(predicted)) ** 2) / np.var(measured)
     assert abs(r2 - fit.scores.r2) < 1e-9
     assert abs(r2 - FITTED[name][0]) < 1e-6
+    assert jl.as_dict(law.stderr_of("all_data")) == pytest.approx(jl.as_dict(shipped.stderr["all_data"]), rel=0.01)
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -49,3 +50,16 @@ def test_predicts_runs_of_larger_scale(name, runs):
     for held_out, r2 in FITTED[name][1].items():
         found = jl.hold_out(law, runs(name), held_out, starts=starts_of(law))
         assert abs(found.scores.r2 - r2) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["moe_onset", "parallel_square_root"])
+def test_covariances_are_those_of_the_fit(name, runs):
+    law = jl.laws[name]
+    fit = jl.fit(law, runs({"moe_onset": "moe"}.get(name, "parallel")))
+    order = [fit.names.index(v.name) for v in jl.variables(law.coefs)]
+    for group in law.groups:
+        covariance = fit.covariance[group][np.ix_(order, order)]
+        np.testing.assert_allclose(
+            law.covariance_of(group), covariance, rtol=1e-4, atol=1e-4 * np.abs(covariance).max()
+        )
+        assert jl.as_dict(law.stderr_of(group)) == pytest.approx(jl.as_dict(fit.stderr[group]), rel=1e-4)

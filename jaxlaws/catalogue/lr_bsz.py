@@ -105,6 +105,22 @@ LAW = Law(
             "2702 runs, R2 0.9850. Fitted without those of 1.07e9 parameters on more than 5e10 tokens, R2 on these is "
             "0.947; without those of 1.07e9 parameters on more than 1e10 tokens, 0.959."
         ),
+        stderr=Coefs(
+            A=0.00412,
+            B=0.00371,
+            C_lr=0.000485,
+            C_both=0.000341,
+            C_bsz=0.000349,
+            alpha=0.00037,
+            beta=0.00451,
+            kappa=0.0114,
+            tilt=0.0104,
+            log_lr=0.0274,
+            lr_params=0.0133,
+            lr_data=0.0088,
+            log_bsz=0.017,
+            bsz_data=0.00814,
+        ),
     ),
     golden=(
         (
