@@ -46,7 +46,7 @@ def arguments(
     cs = {} if named_group else {v.name: number(getattr(coefs, v.name), v.name) for v in variables(law.coefs)}
     ws = None if weights is None else number(weights, "weights")
 
-    dtype = _dtype(given.values(), xs.values(), cs.values(), (ws, ids))
+    dtype = _dtype([given[name] for name in xs], xs.values(), cs.values(), (ws, ids))
     with setting(dtype):
         arrays = (
             _in_dtype(law, group, dtype) if named_group else law.coefs(**{n: _cast(c, dtype) for n, c in cs.items()}),

@@ -71,6 +71,7 @@ def test_float64_in_float64_out_whatever_jax_is_set_to():
     assert PARALLEL("pile", num_params=[1e9], parallel_size=2).dtype == np.float32
     assert PARALLEL("pile", num_params=np.float32(1e9), parallel_size=np.int64(2)).dtype == np.float32
     assert PARALLEL("pile", num_params=np.float32(1e9), parallel_size=np.float64(2)).dtype == np.float64
+    assert PARALLEL("pile", parallel_size=2, num_params=np.float64(1e9)).dtype == np.float64  # in any order
     with jax.enable_x64(True):
         assert PARALLEL("pile", num_params=[1e9], parallel_size=2).dtype == np.float64
 
