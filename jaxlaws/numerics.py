@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from jaxlaws import elementary
 
-__all__ = ["at_least", "keep_powers", "log", "matvec", "plain", "positive_or", "power"]
+__all__ = ["at_least", "keep_powers", "log", "matvec", "plain", "positive_or", "power", "saturation", "worn"]
 
 
 def log(x: ArrayLike) -> jax.Array:
@@ -194,6 +194,44 @@ def at_least(x: ArrayLike, floor: float) -> jax.Array:
 def positive_or(x: ArrayLike, other: float) -> jax.Array:
     """`x` where it is positive, and `other` elsewhere (also for NaN)."""
     return jnp.where(jnp.greater(x, 0), x, other)
+
+
+def saturation(x: ArrayLike) -> jax.Array:
+    """1 - exp(-x), elementwise, for x >= 0, without the loss of digits that a small x would bring.
+
+    Searches know that its logarithm is a concave function of that of x.
+
+    Example:
+        >>> print(f"{saturation(1e-6):.4g} {saturation(1.0):.4g}")
+        1e-06 0.6321
+    """
+    found: jax.Array = _saturation(*_floating(x))
+    return found
+
+
+@jax.jit  # by its name `curvature` knows it
+def _saturation(x: jax.Array) -> jax.Array:
+    return jnp.tanh(x / 2) * (1 + jnp.exp(-x))
+
+
+def worn(amount: ArrayLike, limit: ArrayLike, scale: ArrayLike) -> jax.Array:
+    """What an amount is worth that counts in full up to a limit, and beyond it less and less; all are positive.
+
+    That is limit * (1 + scale * (1 - exp((1 - amount / limit) / scale))) beyond the limit, and never more than
+    limit * (1 + scale). Searches know that its logarithm is a concave function of those of amount and limit.
+
+    Example:
+        >>> print(f"{worn(3.0, 4.0, 2.0):.4g} {worn(8.0, 4.0, 2.0):.4g} {worn(1e9, 4.0, 2.0):.4g}")
+        3 7.148 12
+    """
+    found: jax.Array = _worn(*_floating(amount, limit, scale))
+    return found
+
+
+@jax.jit
+def _worn(amount: jax.Array, limit: jax.Array, scale: jax.Array) -> jax.Array:
+    full = jnp.minimum(amount, limit)
+    return full + full * scale * (1 - jnp.exp((1 - amount / full) / scale))
 
 
 def matvec(*terms: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxlaws as jl
-from jaxlaws.numerics import at_least, log, positive_or, power
+from jaxlaws.numerics import at_least, log, positive_or, power, saturation, worn
 from jaxlaws.optimize.curvature import curve
 
 LOW, HIGH = jnp.array([-1.0, -2.0]), jnp.array([3.0, 2.0])
@@ -39,6 +39,18 @@ KNOWN = {
         lambda x, y, c: jnp.where(c > 1, jnp.exp(x), jnp.sin(y)),
         "convex log_convex log_concave",
     ),
+    "what saturates": (lambda x, y, c: saturation(c * jnp.exp(x - y)), "log_concave"),
+    "a power of that": (lambda x, y, c: power(saturation(jnp.exp(x)) * jnp.exp(y), -0.5), "convex log_convex"),
+    "saturation of what is convex": (lambda x, y, c: saturation(jnp.exp(x) + jnp.exp(y)), ""),
+    "saturation of what is concave": (lambda x, y, c: saturation(y), "concave"),
+    "what is worn": (lambda x, y, c: worn(jnp.exp(x), jnp.exp(y), 0.3 * c), "log_concave"),
+    "worn to a known limit": (lambda x, y, c: power(worn(jnp.exp(x), c, 5.0), -0.3), "convex log_convex"),
+    "worn to a limit that is": (
+        lambda x, y, c: worn(jnp.exp(x), power(jnp.minimum(jnp.exp(x), jnp.exp(y)), 0.7), c),
+        "log_concave",
+    ),
+    "worn at no scale": (lambda x, y, c: worn(jnp.exp(x), jnp.exp(y), -c), ""),
+    "worn of what is convex": (lambda x, y, c: worn(jnp.exp(x) + 1, jnp.exp(y), c), ""),
     "root": (lambda x, y, c: jnp.sqrt(x + 2), "concave log_concave"),
     "jitted": (jax.jit(lambda x, y, c: jnp.exp(x) + c), "convex log_convex"),
     "a constant": (lambda x, y, c: jnp.exp(c), "convex concave log_convex log_concave"),
@@ -76,17 +88,19 @@ SCALAR = [
 ]
 
 
-# Laws that are no sums of powers, which are not convex in the logs of their inputs.
-BENT = {"data_constrained_overfit", "easy_question", "lr_bsz", "moe_onset", "sft_saturated", "vocab"}
+# Laws that are not convex in the logs of their inputs, or not known to be.
+BENT = {"broken_power", "data_constrained_overfit", "distillation", "farseer", "moe_onset", "quantization"}
+BENT |= {"easy_question", "lr_bsz", "rectified_sft", "routed", "sft_saturated", "task_error", "vocab", "vocabulary"}
 
 
 @pytest.mark.parametrize("law", SCALAR, ids=lambda law: law.name)
 def test_laws_are_convex_in_log_inputs_where_that_is_claimed(law):
     """With coefficients of all signs; and with those that are published, it is claimed."""
     rng = np.random.default_rng(0)
-    group = next(iter(law.groups.values()))
+    group = next(iter(law.groups.values()), None) or law.golden[0][0]
     n = len(jl.variables(law.inputs))
-    signs = jax.tree.map(lambda c: c * rng.choice([1.0, -1.0, 0.5, 0], 60), group)
+    factors = lambda: [*rng.choice([1.0, -1.0, 0.5, 0], 40), *rng.choice([0.5, 1.0, 2.0], 20)]  # noqa: E731
+    signs = jax.tree.map(lambda c: c * np.array(factors()), group)
     low, high = np.full(n, 1.0), np.full(n, 20.0)
 
     def value(x, c):
@@ -101,6 +115,7 @@ def test_laws_are_convex_in_log_inputs_where_that_is_claimed(law):
         bends = jax.vmap(lambda c: jax.vmap(lambda x: jax.hessian(value)(x, c))(points))(signs)
     known, bends = np.asarray(known), np.asarray(bends)
     assert known.sum() < 60
+    known = known & np.isfinite(bends).all((1, 2, 3))  # some laws divide by a coefficient
     assert known.any() or law.name in BENT
     least = np.linalg.eigvalsh(bends[known]).min((1, 2)) / (abs(bends[known]).max((1, 2, 3)) + 1e-300)
     assert (least >= -1e-9).all()

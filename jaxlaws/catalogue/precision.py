@@ -2,11 +2,9 @@
 
 from math import inf
 
-import jax.numpy as jnp
-
 from jaxlaws.catalogue.chinchilla import Outputs
 from jaxlaws.law import Law, Scalar, Source, record, var
-from jaxlaws.numerics import power
+from jaxlaws.numerics import power, saturation
 
 
 @record
@@ -38,17 +36,12 @@ class Coefs:
 
 def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
-    counting = (
-        _counting(x.weight_bits / c.gamma_w)
-        * _counting(x.activation_bits / c.gamma_a)
-        * _counting(x.kv_bits / c.gamma_kv)
+    counting = (  # the share of the parameters that counts
+        saturation(x.weight_bits / c.gamma_w)
+        * saturation(x.activation_bits / c.gamma_a)
+        * saturation(x.kv_bits / c.gamma_kv)
     )
     return c.E + c.A * power(x.params * counting, -c.alpha) + c.B * power(x.tokens, -c.beta)
-
-
-def _counting(bits: Scalar) -> Scalar:
-    """The share of the parameters that counts: 1 - exp(-bits), without the loss of digits that few bits would bring."""
-    return jnp.tanh(bits / 2) * (1 + jnp.exp(-bits))
 
 
 LAW = Law(

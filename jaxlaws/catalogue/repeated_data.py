@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlaws.catalogue.chinchilla import Outputs
 from jaxlaws.law import Law, Scalar, Source, record, var
-from jaxlaws.numerics import log, power
+from jaxlaws.numerics import log, power, worn
 
 
 @record
@@ -40,14 +40,8 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
     unique = jnp.minimum(x.tokens, x.unique_tokens)
     # As many parameters as are best for the distinct tokens: alpha A / params**alpha is beta B / tokens**beta there.
     needed = jnp.exp(log(c.alpha * c.A / (c.beta * c.B)) / c.alpha) * power(unique, c.beta / c.alpha)
-    params = _worth(x.params, jnp.minimum(x.params, needed), c.R_N)
-    tokens = _worth(x.tokens, unique, c.R_D)
+    params, tokens = worn(x.params, needed, c.R_N), worn(x.tokens, unique, c.R_D)
     return c.E + c.A * power(params, -c.alpha) + c.B * power(tokens, -c.beta)
-
-
-def _worth(amount: Scalar, unique: Scalar, repeats: Scalar) -> Scalar:
-    """How much that is new an amount is worth, of which so much is unique."""
-    return unique + unique * repeats * (1 - jnp.exp((1 - amount / unique) / repeats))
 
 
 LAW = Law(

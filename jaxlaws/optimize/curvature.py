@@ -151,7 +151,7 @@ def _sub(x: Any, y: Any) -> Curve:
 
 def _mul(x: Any, y: Any) -> Curve:
     a, b = _as_curve(x), _as_curve(y)
-    log_convex, log_concave = jnp.logical_and(a.log_convex, b.log_convex), jnp.logical_and(a.log_concave, b.log_concave)
+    log_convex, log_concave = jnp.logical_and(a.log_convex, b.log_convex), _log_concave(a) & _log_concave(b)
     convex, concave = log_convex, jnp.zeros_like(log_convex)
     for factor, other in ((x, b), (y, a)):
         if not isinstance(factor, Curve):
@@ -174,9 +174,8 @@ def _exp(x: Any) -> Curve:
 
 def _log(x: Any) -> Curve:
     x = _as_curve(x)
-    positive = _positive(x)
     low, high = jnp.log(jnp.maximum(x.low, 0)), jnp.log(jnp.maximum(x.high, 0))
-    return Curve(x.log_convex, x.log_concave | (x.concave & positive), False, False, low, high)
+    return Curve(x.log_convex, _log_concave(x), False, False, low, high)
 
 
 def _pow(x: Any, exponent: Any) -> Curve:
@@ -184,8 +183,8 @@ def _pow(x: Any, exponent: Any) -> Curve:
         return _UNKNOWN
     x = _as_curve(x)
     positive = _positive(x)
-    log_convex = jnp.where(exponent >= 0, x.log_convex, x.log_concave | (x.concave & positive))
-    log_concave = jnp.where(exponent >= 0, x.log_concave | (x.concave & positive), x.log_convex)
+    log_convex = jnp.where(exponent >= 0, x.log_convex, _log_concave(x))
+    log_concave = jnp.where(exponent >= 0, _log_concave(x), x.log_convex)
     low, high = jnp.power(jnp.maximum(x.low, 0), exponent), jnp.power(jnp.maximum(x.high, 0), exponent)
     return Curve(
         log_convex | ((exponent >= 1) & x.convex & positive),
@@ -195,6 +194,31 @@ def _pow(x: Any, exponent: Any) -> Curve:
         jnp.where(positive, jnp.minimum(low, high), -jnp.inf),
         jnp.where(positive, jnp.maximum(low, high), jnp.inf),
     )
+
+
+def _saturation(x: Any) -> Curve:
+    """1 - exp(-x): the second derivative of its logarithm by that of x has the sign of 1 - x - exp(-x), below 0."""
+    x = _as_curve(x)
+    return Curve(False, x.concave, False, _log_concave(x), -jnp.expm1(-x.low), -jnp.expm1(-x.high))
+
+
+def _worn(amount: Any, limit: Any, scale: Any) -> Curve:
+    """What an amount is worth beyond a limit: with r = amount / limit, at most the amount, and limit * w(r) for r > 1.
+
+    The derivative of log w by log r, r * y / w with y = exp((1 - r) / scale), is 1 at r = 1 and falls from there: that
+    of its logarithm by r is 1/r - 1/scale - y/w, which is negative since y >= 1 + (1 - r) / scale. Hence log w is a
+    concave function of log r that grows no faster, and log limit + log w one of log amount and log limit that grows
+    with both.
+    """
+    if isinstance(scale, Curve):
+        return _UNKNOWN
+    amount, limit = _as_curve(amount), _as_curve(limit)
+    known = _log_concave(amount) & _log_concave(limit) & (scale > 0)
+    return Curve(False, False, False, known, jnp.where(known, 0.0, -jnp.inf), jnp.where(known, amount.high, jnp.inf))
+
+
+def _log_concave(x: Curve) -> Any:
+    return x.log_concave | (x.concave & _positive(x))
 
 
 def _max(x: Any, y: Any) -> Curve:
@@ -237,7 +261,8 @@ def _convert(x: Any, dtype: Any) -> Any:
 
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call")
-_OURS = ("_log", "_power")  # jitted functions of jaxlaws.numerics, whose operations would say nothing
+# Jitted functions of jaxlaws.numerics, whose operations would say nothing.
+_OURS = ("_log", "_power", "_saturation", "_worn")
 
 _RULES: dict[Any, Callable[..., Any]] = {
     "add": _add,
@@ -257,6 +282,8 @@ _RULES: dict[Any, Callable[..., Any]] = {
     "neg": _neg,
     "pow": _pow,
     "_power": _pow,
+    "_saturation": _saturation,
+    "_worn": _worn,
     "select_n": _select,
     "sqrt": lambda x: _pow(x, 0.5),
     "square": lambda x: _pow(x, 2.0),
