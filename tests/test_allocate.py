@@ -72,13 +72,15 @@ def test_target_and_budget_are_each_others_inverse():
 def test_inference_makes_the_best_model_smaller():
     """At the optimum, elasticities by params and tokens are as 1 + inference / (3 * training) to 1 (Sardana et al.)."""
     served = np.array([0.0, 1e11, 1e12, 1e13])
-    plan = jl.allocate(LAW, GROUP, budget=1e23, cost=jl.costs.training_and_inference(served))
-    by_params = C.alpha * C.A * plan.inputs.params**-C.alpha
-    by_tokens = C.beta * C.B * plan.inputs.tokens**-C.beta
-    np.testing.assert_allclose(by_params / by_tokens, 1 + served / (3 * plan.inputs.tokens), rtol=1e-7)
-    assert (np.diff(plan.inputs.params) < 0).all()
-    assert plan.convex.all()
-    assert plan.gap.max() < 1e-11
+    for group in (GROUP, "sardana2024"):
+        c = LAW.groups[group]
+        plan = jl.allocate(LAW, group, budget=1e23, cost=jl.costs.training_and_inference(served))
+        by_params = c.alpha * c.A * plan.inputs.params**-c.alpha
+        by_tokens = c.beta * c.B * plan.inputs.tokens**-c.beta
+        np.testing.assert_allclose(by_params / by_tokens, 1 + served / (3 * plan.inputs.tokens), rtol=1e-7)
+        assert (np.diff(plan.inputs.params) < 0).all()
+        assert plan.convex.all()
+        assert plan.gap.max() < 1e-11
 
 
 def test_constant_compute_is_a_curve_with_its_minimum_at_the_optimum():

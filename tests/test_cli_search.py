@@ -399,6 +399,19 @@ def test_the_cheapest_allocation_of_a_loss_takes_its_cost_as_a_budget(allocation
             {"budget": 1e22, "cost": costs.training_and_inference(1e12)},
         ),
         (
+            ("chinchilla", "--budget", "1e22", "--min-tokens-per-param", "200"),
+            {"budget": 1e22, "min_tokens_per_param": 200.0},
+        ),
+        (("chinchilla", "--target", "2.2", "min_tokens_per_param=200"), {"target": 2.2, "min_tokens_per_param": 200.0}),
+        (
+            ("fine_grained_moe", "--budget", "1e22", "--cost", "fine-grained", "--experts", "32"),
+            {"budget": 1e22, "cost": costs.fine_grained(experts=32)},
+        ),
+        (
+            ("precision", "--budget", "1e22", "--cost", "bits", "weight_bits=4"),
+            {"budget": 1e22, "cost": costs.training_in_bits(), "weight_bits": 4.0},
+        ),
+        (
             ("moe", "--budget", "1e9", "--cost", "moe-total", "--integer", "num_experts", *MOE),
             {
                 **{"budget": 1e9, "cost": costs.moe_total(0.5)},
@@ -449,6 +462,17 @@ def test_one_allocation_for_people(run, allocations):
     assert lines[6].startswith(f"loss {row['loss']:.4f}, cost 1e+22, multiplier {row['multiplier']:.3g}; no allocation")
 
 
+def test_tokens_that_follow_from_the_parameters_for_people(run):
+    args = ("chinchilla", "--group", "besiroglu2024", "--budget", "1e22", "--min-tokens-per-param")
+    lines = run("allocate", *args, "0,100,1000", "--to", "text")[1].splitlines()
+    rows = [re.split(r"  +", line.strip()) for line in lines[1:6] if "──" not in line]
+    assert rows[0][:4] == ["min_tokens_per_param", "params", "tokens", "tokens at"]
+    assert [row[3] for row in rows[2:]] == ["per param", "per param"]
+    assert [float(row[2]) / float(row[1]) for row in rows[2:]] == [pytest.approx(m, rel=1e-3) for m in (100, 1000)]
+    one = run("allocate", *args, "100", "--to", "text")[1].splitlines()
+    assert re.split(r"  +", one[4].strip()) == ["tokens", rows[2][2], "per param", "tokens"]
+
+
 def test_allocations_stay_within_the_range(run, allocations):
     (row,) = allocations("chinchilla", "--budget", "1e22", "--group", "besiroglu2024", "--in-range")
     for v in jl.variables(jl.laws["chinchilla"].inputs):
@@ -478,7 +502,7 @@ def test_the_curve_of_budgets_for_people(run, allocations):
         (("chinchilla", "--budget", "1e20", "--target", "2"), "not allowed with"),
         (("chinchilla", "--budget", "1e20", "target=2"), "give --budget or --target"),
         (("chinchilla", "--budget", "1e9", "--lower", "tokens=1e9,params=1e9"), "the budget 1e+09 is below 6e+18"),
-        (("chinchilla", "--budget", "1e20", "--cost", "x"), "'x' is not one of moe-active, "),
+        (("chinchilla", "--budget", "1e20", "--cost", "x"), "'x' is not one of distillation, "),
         (("chinchilla", "--budget", "1e20", "--cost", "inference"), "training-and-inference needs --inference-tokens"),
         (
             ("chinchilla", "--budget", "1e20", "--inference-tokens", "1"),
@@ -491,6 +515,14 @@ def test_the_curve_of_budgets_for_people(run, allocations):
         (("chinchilla", "--budget", "1e20", "token=1"), "did you mean 'tokens'?"),
         (("chinchilla", "--budget", "1e20", "tokens=0"), "tokens"),
         (("moe", "--budget", "1e9"), "an input called tokens, which moe does not have; give another --cost"),
+        (
+            ("moe", "--budget", "1e9", "--min-tokens-per-param", "20"),
+            "called tokens and one in parameters; use --lower",
+        ),
+        (("chinchilla", "--budget", "1e20", "--min-tokens-per-param", "-1"), "must be finite, and not below 0"),
+        (("fine_grained_moe", "--budget", "1e20"), "a token meets; give --cost fine-grained"),
+        (("precision", "--budget", "1e20", "--cost", "distillation"), "distillation needs --teacher-params"),
+        (("distillation", "--budget", "1e20"), "distillation"),
         (("domain_mixture", "--budget", "1e9"), "not for proportions; for these, see jaxlaws mixture --help"),
     ],
 )

@@ -11,7 +11,9 @@ from jaxlaws.numerics import power
 class Inputs:
     """Inputs of the law."""
 
-    params: Scalar = var("parameters, without embeddings", unit="parameters", aliases=("num_params", "N"))
+    params: Scalar = var(
+        "parameters, all experts included, without embeddings", unit="parameters", aliases=("num_params", "N")
+    )
     tokens: Scalar = var("training tokens", unit="tokens", aliases=("num_tokens", "D"))
     granularity: Scalar = var("width of the feed-forward layer over that of an expert", range=(1, 16), aliases=("G",))
 
@@ -39,8 +41,8 @@ LAW = Law(
     title="loss of a mixture of fine-grained experts",
     question="How many experts?",
     advice=(
-        "For into how many small experts to cut large ones, with 64 times as many parameters as a token meets. Finer "
-        "is always better to it: what routing costs, which grows with granularity, belongs into the cost."
+        "For into how many small experts to cut large ones, with 64 times the feed-forward layers that a token meets. "
+        "Finer is always better to it: what routing costs, which grows with granularity, is in the cost fine_grained."
     ),
     fn=loss,
     inputs=Inputs,

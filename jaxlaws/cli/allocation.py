@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from typing import Any
 
 import jax
@@ -34,11 +35,15 @@ __all__ = ["add_commands"]
 
 ALLOCATE = """\
 Inputs that are given as NAME=VALUE stay as they are, and the others are searched for. A row is printed for each group,
-budget or target, and for all combinations of NAME=VALUE,VALUE,... of inputs, of budget, max_epochs, the numbers of the
-cost, and lower_tokens, upper_tokens and so on; or FILE has such columns, and a problem per row. The multiplier is how
-much the loss changes with the logarithm of the budget, or the logarithm of the cost with the target.
+budget or target, and for all combinations of NAME=VALUE,VALUE,... of inputs, of budget, max_epochs,
+min_tokens_per_param, the numbers of the cost, and lower_tokens, upper_tokens and so on; or FILE has such columns, and a
+problem per row. The multiplier is how much the loss changes with the logarithm of the budget, or the logarithm of the
+cost with the target.
 
 The exit status is 1 if a search found nothing or did not end at the best, and 2 for bad input."""
+
+
+RATIOS = ("max_epochs", "min_tokens_per_param")  # bounds of the ratio of two inputs
 
 
 def add_commands(command: Command) -> None:
@@ -51,7 +56,11 @@ def add_commands(command: Command) -> None:
         "jaxlaws allocate chinchilla --target 2.1 --lower tokens=1e9\n"
         "jaxlaws allocate data_constrained --budget 1e22 unique_tokens=1e10 --max-epochs 4 --within 0.1%\n"
         "jaxlaws allocate chinchilla --budget 1e22 --cost inference --inference-tokens 0,1e12 --json\n"
-        "jaxlaws allocate moe --budget 1e9 --cost moe-active --upper num_experts=64 --power-of-two num_experts",
+        "jaxlaws allocate chinchilla --budget 1e22 --min-tokens-per-param 0,100,1000\n"
+        "jaxlaws allocate moe --budget 1e9 --cost moe-active --upper num_experts=64 --power-of-two num_experts\n"
+        "jaxlaws allocate sparsity --budget 1e22 --upper params=1e11,active_share=1\n"
+        "jaxlaws allocate fine_grained_moe --group moe --budget 1e22 --cost fine-grained --power-of-two granularity\n"
+        "jaxlaws allocate precision --budget 1e22 --cost bits activation_bits=16 kv_bits=16",
         ALLOCATE,
     )
     search_arguments(sub)
@@ -67,6 +76,8 @@ def add_commands(command: Command) -> None:
     sub.add_argument("--lower", metavar="NAME=X,...", type=entries, help="least values of inputs")
     sub.add_argument("--upper", metavar="NAME=X,...", type=entries, help="largest values of inputs")
     sub.add_argument("--max-epochs", metavar="X,...", type=number_list, help="passes over unique_tokens, at most")
+    about = "tokens are at least so many times the parameters: small models that are cheap to serve"
+    sub.add_argument("--min-tokens-per-param", metavar="X,...", type=number_list, help=about)
     sub.add_argument("--integer", metavar="NAME,...", type=_names, help="inputs that must be whole numbers")
     sub.add_argument("--power-of-two", metavar="NAME,...", type=_names, help="inputs that must be powers of two")
     sub.add_argument("--weights", metavar="W,W,...", type=entries, help="weights of the outputs (default: their mean)")
@@ -115,9 +126,10 @@ def _allocate(args: argparse.Namespace) -> None:
     law = chosen_law(args, "--in-range" if args.in_range else "")
     inputs = variables(law.inputs)
     parameters = list(_numbers_of_costs())
-    numbers = ["budget", "target", "max_epochs", *parameters, *(name for v in inputs for name in (v.name, *v.aliases))]
+    of_problems = ["budget", "target", *RATIOS, *parameters]
+    numbers = [*of_problems, *(name for v in inputs for name in (v.name, *v.aliases))]
     numbers += [f"{kind}_{v.name}" for kind in ("lower", "upper") for v in inputs]
-    problems = Problems(law, args, numbers, ["budget", "target", "max_epochs", *parameters])
+    problems = Problems(law, args, numbers, of_problems)
     free = [v for v in inputs if not any(name in problems.columns for name in (v.name, *v.aliases))]
     if vectors := [v.name for v in free if v.shape]:
         raise DataError(f"allocate searches for numbers, not for {vectors[0]}; for these, see jaxlaws mixture --help")
@@ -126,10 +138,9 @@ def _allocate(args: argparse.Namespace) -> None:
     try:
         best = jax.tree.map(np.asarray, allocate(law, problems.columns["group"], **{**options, **given}))
     except (TypeError, ValueError) as error:
-        text = problems.in_words(error)
-        raise DataError(
-            text.replace("give cost=", "give another --cost").replace("use upper=", "use --upper")
-        ) from None
+        text = re.sub("use (upper|lower)=", r"use --\1", problems.in_words(error))
+        text = re.sub(r"give cost=jl.costs.(\w+)\(\)", lambda named: f"give --cost {_option(named[1])}", text)
+        raise DataError(text.replace("give cost=", "give another --cost")) from None
     spread, drawn = None, None
     if args.draws is not None:
         coefs = draws_of(args, law, problems.columns["group"])
@@ -176,8 +187,8 @@ def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[
     def column(name: str) -> np.ndarray | None:
         return np.array(problems.columns[name], np.float64) if name in problems.columns else None
 
-    options: dict[str, Any] = {"max_epochs": column("max_epochs"), "within": args.within}
-    options |= {name: column(name) for name in ("budget", "target")}
+    options: dict[str, Any] = {name: column(name) for name in ("budget", "target", *RATIOS)}
+    options["within"] = args.within
     if (options["budget"] is None) == (options["target"] is None):
         raise DataError("give --budget or --target")
     cost = args.cost or "training"
@@ -227,7 +238,9 @@ def _show(
     good = rows["feasible"] & rows["converged"]
     epochs = np.asarray(problems.columns.get("max_epochs", np.full(len(problems), np.inf)))
     unique = rows["unique_tokens"] if "unique_tokens" in rows else problems.columns.get("unique_tokens", 1.0)
-    most = epochs * unique
+    least = np.asarray(problems.columns.get("min_tokens_per_param", np.zeros(len(problems))))
+    size = next((v.name for v in free if v.unit == "parameters"), None)
+    tied = least * (0.0 if size is None else rows[size]), epochs * unique
     ends = ("lowest", "highest")
     if len(problems) == 1:
         if not rows["feasible"].all():
@@ -239,7 +252,7 @@ def _show(
         if spread is not None:
             pairs = [(rows[f"{v.name}_low"][0], rows[f"{v.name}_high"][0]) for v in free]
             cells[f"{spread.level:.0%} of draws"] = [f"{low:.4g} to {high:.4g}" for low, high in pairs]
-        if any(at := [_bound(v, rows, most, 0) for v in free]):
+        if any(at := [_bound(v, rows, tied, 0) for v in free]):
             cells["at its bound"] = at
         print_columns({**cells, "unit": [v.unit for v in free]})
         print("\n" + ", ".join(f"{name} {texts[0]}" for name, texts in what.items()), end="; " if good.any() else "\n")
@@ -251,7 +264,7 @@ def _show(
                 found[f"{v.name} in {spread.level:.0%}"] = [f"{low:.4g} to {high:.4g}" for low, high in between]
             if args.within is not None:
                 found |= {f"{end} {v.name}": [f"{x:.4g}" for x in rows[f"{end}_{v.name}"]] for end in ends}
-            if any(at := [_bound(v, rows, most, i) for i in range(len(problems))]):
+            if any(at := [_bound(v, rows, tied, i) for i in range(len(problems))]):
                 found[f"{v.name} at"] = at
         show_all(problems, {**found, **what}, rows["feasible"], rows["converged"])
         print()
@@ -263,8 +276,10 @@ def _show(
             print(certainty(gap, "allocation"))
 
 
-def _bound(v: Var, rows: dict[str, np.ndarray], most_tokens: np.ndarray, i: int) -> str:
-    """Which of its bounds an input is at."""
-    if v.name == "tokens" and rows["tokens"][i] > (1 - 1e-6) * most_tokens[i]:
+def _bound(v: Var, rows: dict[str, np.ndarray], tied: tuple[np.ndarray, np.ndarray], i: int) -> str:
+    """Which of its bounds an input is at; the least and the most tokens follow from other inputs."""
+    if v.name == "tokens" and rows["tokens"][i] < (1 + 1e-6) * tied[0][i]:
+        return "per param"
+    if v.name == "tokens" and rows["tokens"][i] > (1 - 1e-6) * tied[1][i]:
         return "epochs"
     return "lower" if rows[f"at_lower_{v.name}"][i] else "upper" if rows[f"at_upper_{v.name}"][i] else ""

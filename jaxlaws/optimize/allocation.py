@@ -67,6 +67,7 @@ def allocate(
     lower: Mapping[str, Any] | None = None,
     upper: Mapping[str, Any] | None = None,
     max_epochs: Any = None,
+    min_tokens_per_param: Any = None,
     integers: tuple[str, ...] | None = None,
     powers_of_two: tuple[str, ...] = (),
     within: Any = None,
@@ -91,6 +92,8 @@ def allocate(
         lower: Lower bounds by name of the input; by default 1e-6, 1 for whole numbers, or the least that the law takes.
         upper: Upper bounds by name; by default 1e18.
         max_epochs: tokens are at most so many times the unique_tokens, for a law that has both.
+        min_tokens_per_param: tokens are at least so many times the parameters, those that a law counts: for a small
+            model that is trained for longer than is best for its compute. 0 is no bound.
         integers: Inputs that must be whole numbers; by default those that the law says are.
         powers_of_two: Inputs that must be powers of two.
         within: For the near-optimal set, by which part of itself the loss (or cost) may exceed the least one: 0.001
@@ -139,10 +142,21 @@ def allocate(
     )
     if within is not None:
         options["within"] = (within, ())
+    known = {v.name: v.unit for v in variables(law.inputs)}
+    ratios = []
     if max_epochs is not None:
-        if not {"tokens", "unique_tokens"} <= {v.name for v in variables(law.inputs)}:
+        if not {"tokens", "unique_tokens"} <= known.keys():
             raise TypeError(f"{law.name}: max_epochs needs inputs called tokens and unique_tokens; use upper=")
         options["max_epochs"] = (max_epochs, ())
+        ratios.append(_Ratio("max_epochs", "tokens", "unique_tokens"))
+    if min_tokens_per_param is not None:
+        sizes = [name for name, unit in known.items() if unit == "parameters"]
+        if not sizes or "tokens" not in known:
+            raise TypeError(
+                f"{law.name}: min_tokens_per_param needs an input called tokens and one in parameters; use lower="
+            )
+        options["min_tokens_per_param"] = (min_tokens_per_param, ())
+        ratios.append(_Ratio("min_tokens_per_param", sizes[0], "tokens"))
     check_weights(law, weights)
     if weights is not None:
         options["weights"] = (weights, (law.sizes[law.output_shape[0]],))
@@ -163,17 +177,16 @@ def allocate(
     options |= {f"number {i} of cost": (leaf, ()) for i, leaf in enumerate(leaves)}
 
     values, arrays, dtype, shape, traced = prepared(law, group, given, dict.fromkeys(names, ()), options)
-    epochs = max_epochs is not None
-    if epochs and "unique_tokens" in given and "tokens" in names:  # a bound like others
-        most = number(given["unique_tokens"], "unique_tokens") * values.pop("max_epochs")
-        values["upper tokens"] = (jnp if traced else np).minimum(values["upper tokens"], most)
-        epochs = False
     if not traced:
         for v in variables(law.inputs):
             if v.name in given and not v.shape and v.floor is None and (np.asarray(given[v.name]) <= v.above).any():
                 raise ValueError(f"{law.name}: {v.name} must be greater than {v.above:g}")
+        _check_options(law, {name: np.asarray(value) for name, value in values.items()})
+    values |= {ratio.option: ratio.most(values[ratio.option], jnp if traced else np) for ratio in ratios}
+    ratios = [ratio for ratio in ratios if not _as_bound(ratio, values, given, names, jnp if traced else np)]
+    if not traced:
         _check_bounds(law, {name: np.asarray(value) for name, value in values.items()}, names, whole, powers)
-    kind_of = _Kind(names, budget is None, tree, whole, powers, epochs, within is not None, weights is not None)
+    kind_of = _Kind(names, budget is None, tree, whole, powers, tuple(ratios), within is not None, weights is not None)
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
@@ -189,6 +202,18 @@ def allocate(
         return jax.tree.map(np.asarray, found) if switched else found  # JAX at 32 bits cannot go on with float64
 
 
+class _Ratio(NamedTuple):
+    """A bound of the ratio of two inputs: an option, the input that it keeps from being large, and the other."""
+
+    option: str
+    above: str
+    below: str
+
+    def most(self, value: Any, xp: Any) -> Any:
+        """The most that the ratio may be: a number, also where the option is no bound."""
+        return xp.minimum(value, 1e30) if self.option == "max_epochs" else 1 / xp.maximum(value, 1e-30)
+
+
 class _Kind(NamedTuple):
     """What of the options is used, and for which inputs."""
 
@@ -197,7 +222,7 @@ class _Kind(NamedTuple):
     cost: Any
     integers: tuple[str, ...]
     powers_of_two: tuple[str, ...]
-    epochs: bool
+    ratios: tuple[_Ratio, ...]
     within: bool
     weighted: bool
 
@@ -219,18 +244,39 @@ def _among(law: Law, chosen: Any, names: tuple[str, ...], what: str) -> tuple[st
     return found
 
 
-def _check_bounds(
-    law: Law, values: dict[str, np.ndarray], names: tuple[str, ...], whole: tuple[str, ...], powers: tuple[str, ...]
-) -> None:
-    """A ValueError for bounds that exclude each other, and for what must be positive."""
+def _as_bound(ratio: _Ratio, values: dict[str, Any], given: Mapping[str, Any], names: tuple[str, ...], xp: Any) -> bool:
+    """Whether one input of a ratio is given, so that the other one gets a bound like others in its place."""
+    if ratio.above in names and ratio.below in given:
+        end, better = f"upper {ratio.above}", xp.minimum
+        bound = number(given[ratio.below], ratio.below) * values[ratio.option]
+    elif ratio.below in names and ratio.above in given:
+        end, better = f"lower {ratio.below}", xp.maximum
+        bound = number(given[ratio.above], ratio.above) / values[ratio.option]
+    else:
+        return False
+    del values[ratio.option]
+    values[end] = better(values[end], bound)
+    return True
+
+
+def _check_options(law: Law, values: dict[str, np.ndarray]) -> None:
+    """A ValueError for numbers that are not finite or positive where they must be."""
     for name, array in values.items():
         if name == "target" and not np.isfinite(array).all():
             raise ValueError(f"{law.name}: target must be finite")
+        if name == "min_tokens_per_param" and not (np.isfinite(array) & (array >= 0)).all():
+            raise ValueError(f"{law.name}: min_tokens_per_param must be finite, and not below 0")
         positive = name in ("budget", "max_epochs", "within") or name.startswith(("lower", "upper"))
         if positive and not (array > 0).all():
             raise ValueError(f"{law.name}: {name} must be positive")
         if positive and name != "max_epochs" and np.isinf(array).any():
             raise ValueError(f"{law.name}: {name} must be finite")
+
+
+def _check_bounds(
+    law: Law, values: dict[str, np.ndarray], names: tuple[str, ...], whole: tuple[str, ...], powers: tuple[str, ...]
+) -> None:
+    """A ValueError for bounds that exclude each other."""
     for name in names:
         low, high = np.broadcast_arrays(values[f"lower {name}"], values[f"upper {name}"])
         if name in (*whole, *powers):
@@ -352,16 +398,15 @@ class _Parts:
 
     def constraints(self, x: Any, d: Any) -> jax.Array:
         """What may not be positive."""
-        found = [self.excess(x, d)]
-        if self.kind.epochs:
-            at = self.inputs(x, d)
-            found.append(log(at.tokens / at.unique_tokens) - log(d["max_epochs"]))
+        found, at = [self.excess(x, d)], self.inputs(x, d)
+        for option, above, below in self.kind.ratios:
+            found.append(log(getattr(at, above) / getattr(at, below)) - log(d[option]))
         return jnp.stack(found)
 
     def convex(self, low: jax.Array, high: jax.Array, d: Any) -> Any:
         """Whether all this is known to be convex between the bounds."""
         loss, cost = (curve(fn, low, high, d).convex for fn in (self.loss, self.log_cost))
-        return jnp.logical_and(loss, cost)  # the logarithm of the epochs is linear
+        return jnp.logical_and(loss, cost)  # the logarithms of ratios are linear
 
     def optimum(self, data: Any) -> tuple[Allocation, jax.Array]:
         """The answers to a batch of problems, whose axis is the last one, and how good or cheap the bounds are."""
@@ -421,7 +466,7 @@ class _Parts:
             return chosen
 
         nothing, number = jnp.zeros_like(low), jnp.zeros(batch, low.dtype)
-        slack = jnp.zeros((1 + self.kind.epochs, batch), low.dtype)
+        slack = jnp.zeros((1 + len(self.kind.ratios), batch), low.dtype)
         none = _Found(
             Point(nothing, number, nothing, nothing, slack, slack, number.astype(jnp.int32), number > 0), number, number
         )

@@ -11,24 +11,44 @@ from typing import Any
 
 from jax.tree_util import Partial
 
+from jaxlaws.catalogue.vocabulary import tokens as tokens_of_characters
 from jaxlaws.law import Scalar, variables
 
-__all__ = ["moe_active", "moe_total", "stream_latency", "stream_memory", "training", "training_and_inference"]
+__all__ = [
+    "distillation",
+    "fine_grained",
+    "moe_active",
+    "moe_total",
+    "stream_latency",
+    "stream_memory",
+    "training",
+    "training_and_inference",
+    "training_in_bits",
+    "vocabulary",
+    "weight_bytes",
+]
 
 
 def training(inputs: Any) -> Scalar:
     """FLOP of training: 6 for each parameter and token (Kaplan et al. 2020, arXiv:2001.08361).
 
+    Where a token meets but a share of the parameters, as in `sparsity`, those that it meets count.
+
     Example:
         >>> import jaxlaws as jl
         >>> jl.costs.training(jl.laws["chinchilla"].inputs(params=1e9, tokens=2e10))
         1.2e+20
+        >>> jl.costs.training(jl.laws["sparsity"].inputs(params=1e9, tokens=2e10, active_share=0.25))
+        3e+19
     """
-    return 6 * _params(inputs) * _tokens(inputs)
+    return 6 * _active(inputs) * _tokens(inputs)
 
 
 def training_and_inference(inference_tokens: Any) -> Partial:
     """FLOP of training and of serving so many tokens, 2 for each parameter (Sardana et al. 2023, arXiv:2401.00448).
+
+    Args:
+        inference_tokens: Tokens that the model reads and writes in its life.
 
     Example:
         >>> import jaxlaws as jl
@@ -40,7 +60,84 @@ def training_and_inference(inference_tokens: Any) -> Partial:
 
 
 def _training_and_inference(inputs: Any, inference_tokens: Any) -> Scalar:
-    return training(inputs) + 2 * _params(inputs) * inference_tokens
+    return training(inputs) + 2 * _active(inputs) * inference_tokens
+
+
+def training_in_bits(inference_tokens: Any = 0.0) -> Partial:
+    """FLOP of training in few bits, and of serving: those of 16 bits that take as long (Kumar et al. 2024).
+
+    The time of a product is taken to be proportional to its bits: 6/16 * params * tokens * bits (arXiv:2411.04330,
+    where weights, activations, keys and values have the same bits). Where these differ, it is their mean that counts,
+    so that each bit saved pays; hardware that computes in the largest of them saves nothing by one alone.
+
+    Args:
+        inference_tokens: See [`training_and_inference`][jaxlaws.costs.training_and_inference]; they are served in the
+            same bits.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> bits = {"weight_bits": 4, "activation_bits": 8, "kv_bits": 12}
+        >>> jl.costs.training_in_bits()(jl.laws["precision"].inputs(params=1e9, tokens=2e10, **bits))
+        6e+19
+    """
+    return Partial(_training_in_bits, inference_tokens=inference_tokens)
+
+
+def _training_in_bits(inputs: Any, inference_tokens: Any) -> Scalar:
+    kinds = [_named(inputs, name) for name in ("weight_bits", "activation_bits", "kv_bits")]
+    return _training_and_inference(inputs, inference_tokens) * (sum(kinds) / (16 * len(kinds)))
+
+
+def vocabulary(inputs: Any) -> Scalar:
+    """FLOP of training with embeddings: 6 for each token and each parameter (Tao et al. 2024, arXiv:2407.13623).
+
+    A larger vocabulary makes fewer tokens of the same characters, and adds vocab_size * width parameters.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> sizes = {"non_vocab_params": 7e9, "vocab_size": 6e4, "width": 4096, "characters": 1e12}
+        >>> print(f"{jl.costs.vocabulary(jl.laws['vocabulary'].inputs(**sizes)):.4g}")
+        2.889e+22
+    """
+    embeddings = _named(inputs, "vocab_size") * _named(inputs, "width")
+    return 6 * (_params(inputs) + embeddings) * tokens_of_characters(inputs)
+
+
+def weight_bytes(inputs: Any) -> Scalar:
+    """Bytes of the weights of a model, at the bits of each weight.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> jl.costs.weight_bytes(jl.laws["quantization"].inputs(params=7e9, tokens=1e12, weight_bits=4))
+        3500000000.0
+    """
+    return _params(inputs) * _named(inputs, "weight_bits") / 8
+
+
+def distillation(teacher_params: Any, teacher_tokens: Any = 0.0, inference_tokens: Any = 0.0) -> Partial:
+    """FLOP of distillation: a student is trained on what a teacher says of each token (Busbridge et al. 2025).
+
+    That is 6 * params * tokens for the student and 2 * teacher_params * tokens for the teacher (arXiv:2502.08606).
+
+    Args:
+        teacher_params: Parameters of the teacher.
+        teacher_tokens: Tokens that the teacher has still to be trained on, with 6 * teacher_params * teacher_tokens.
+        inference_tokens: Tokens that the student serves; see
+            [`training_and_inference`][jaxlaws.costs.training_and_inference].
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> cost = jl.costs.distillation(teacher_params=7e9, teacher_tokens=1e11)
+        >>> print(f"{cost(jl.laws['distillation'].inputs(params=1e9, tokens=2e10, teacher_loss=2.2)):.2e}")
+        4.60e+21
+    """
+    numbers = {"teacher_params": teacher_params, "teacher_tokens": teacher_tokens, "inference_tokens": inference_tokens}
+    return Partial(_distillation, **numbers)
+
+
+def _distillation(inputs: Any, teacher_params: Any, teacher_tokens: Any, inference_tokens: Any) -> Scalar:
+    teacher = teacher_params * (2 * _tokens(inputs) + 6 * teacher_tokens)
+    return _training_and_inference(inputs, inference_tokens) + teacher
 
 
 def moe_total(expert_share: Any = 2 / 3) -> Partial:
@@ -48,7 +145,8 @@ def moe_total(expert_share: Any = 2 / 3) -> Partial:
 
     Args:
         expert_share: The part of the dense model that there is once for each expert: 2/3 where every feed-forward
-            layer of the usual width has experts.
+            layer of the usual width has experts. A law whose params are those of all experts, as `sparsity`, needs
+            none.
 
     Example:
         >>> import jaxlaws as jl
@@ -64,7 +162,7 @@ def moe_active(expert_share: Any = 2 / 3, experts_per_token: Any = 1) -> Partial
 
     Args:
         expert_share: See [`moe_total`][jaxlaws.costs.moe_total].
-        experts_per_token: Experts that a token is sent to.
+        experts_per_token: Experts that a token is sent to; where the law has an active_share, that says it.
 
     Example:
         >>> import jaxlaws as jl
@@ -76,8 +174,48 @@ def moe_active(expert_share: Any = 2 / 3, experts_per_token: Any = 1) -> Partial
 
 
 def _moe(inputs: Any, expert_share: Any, experts_per_token: Any) -> Scalar:
-    experts = inputs.num_experts if experts_per_token is None else experts_per_token
+    if hasattr(inputs, "active_share"):  # of all parameters
+        return _params(inputs) if experts_per_token is None else _active(inputs)
+    experts = _named(inputs, "num_experts")
+    experts = experts if experts_per_token is None else experts_per_token
     return _params(inputs) * (1 - expert_share + expert_share * experts)
+
+
+def fine_grained(
+    experts: Any = 64, routing_flop: Any = 14.0, inference_tokens: Any = 0.0, width_per_layer: Any = 64
+) -> Partial:
+    """FLOP of training a mixture of fine-grained experts, and of serving it (Krajewski et al. 2024, arXiv:2402.07871).
+
+    The parameters that a token meets do not depend on the granularity: 4 * width**2 of attention in each layer, and 8 *
+    width**2 of as many experts as make up one feed-forward layer. All parameters are 4 + 8 * experts times width**2.
+    To route a token takes routing_flop * width * experts * granularity in each layer, which limits how fine experts
+    should be. The width follows from the parameters, as it is width_per_layer times the number of layers.
+
+    Args:
+        experts: How many times the parameters of the feed-forward layers there are, at any granularity: 64 in all runs
+            of the source, and 1 for a dense model.
+        routing_flop: FLOP of training the router, for each output and each entry of the vector it reads.
+        inference_tokens: See [`training_and_inference`][jaxlaws.costs.training_and_inference]; serving a token takes a
+            third of training on it.
+        width_per_layer: The width of the model over its number of layers.
+
+    Example:
+        >>> import jaxlaws as jl
+        >>> cost = jl.costs.fine_grained()
+        >>> print(f"{cost(jl.laws['fine_grained_moe'].inputs(params=4.3e9, tokens=4.37e9, granularity=8)):.3g}")
+        2.94e+18
+    """
+    numbers = {"experts": experts, "routing_flop": routing_flop}
+    numbers |= {"inference_tokens": inference_tokens, "width_per_layer": width_per_layer}
+    return Partial(_fine_grained, **numbers)
+
+
+def _fine_grained(inputs: Any, experts: Any, routing_flop: Any, inference_tokens: Any, width_per_layer: Any) -> Scalar:
+    granularity = _named(inputs, "granularity")
+    size = _params(inputs) / (4 + 8 * experts)  # width**2 * layers
+    width = (width_per_layer * size) ** (1 / 3)
+    per_token = 72 * size + routing_flop * experts * granularity * size / width
+    return per_token * (_tokens(inputs) + inference_tokens / 3)
 
 
 def stream_memory(bytes_per_stream: Any, bytes_per_param: Any = 2) -> Partial:
@@ -139,10 +277,23 @@ def _params(inputs: Any) -> Any:
     return getattr(inputs, names[0])
 
 
+def _active(inputs: Any) -> Any:
+    """The number of parameters that a token meets."""
+    if hasattr(inputs, "granularity"):
+        about = f"this cost does not know how many params of {_law(inputs)} a token meets"
+        raise TypeError(f"{about}; give cost=jl.costs.fine_grained()")
+    params = _params(inputs)
+    return params * inputs.active_share if hasattr(inputs, "active_share") else params
+
+
 def _tokens(inputs: Any) -> Any:
-    if not hasattr(inputs, "tokens"):
-        raise TypeError(f"this cost needs an input called tokens, which {_law(inputs)} does not have; give cost=")
-    return inputs.tokens
+    return _named(inputs, "tokens")
+
+
+def _named(inputs: Any, name: str) -> Any:
+    if not hasattr(inputs, name):
+        raise TypeError(f"this cost needs an input called {name}, which {_law(inputs)} does not have; give cost=")
+    return getattr(inputs, name)
 
 
 def _law(inputs: Any) -> str:
