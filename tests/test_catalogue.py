@@ -90,6 +90,15 @@ def test_one_file_makes_a_law(toy, capsys, tmp_path):
     assert "the range that toy was fitted on is not known for tokens" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", jl.laws)
+def test_every_law_says_where_its_numbers_are_from(name):
+    law = jl.laws[name]
+    for source in (law.source, *law.sources.values()):
+        assert source.evidence
+        assert "arXiv:" in source.reference
+    assert law.groups or law.source.evidence == "the form alone"
+
+
 def test_the_catalogue_is_a_mapping():
     assert len(jl.laws) == len(list(jl.laws)) == len(jl.laws.values())
     assert all(law.name == name for name, law in jl.laws.items())

@@ -83,6 +83,7 @@ LAW = Law(
     formula="d + a*params**-alpha + b*tokens**-beta + c*unique_tokens**-gamma + e*(tokens/unique_tokens)**-delta",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",
+        evidence="in full precision from the published program, with which this law agrees to 1e-12",
         task="Data-Constrained Scaling Law",
         agent="openhands",
         model="GPT-5",

@@ -62,7 +62,8 @@ LAW = Law(
     "*(tokens*tokens + passes*passes*unique_tokens*unique_tokens)**-0.5))",
     objective="huber_log",
     source=Source(
-        reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"
+        reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
+        evidence="fitted with this package to 161 runs",
     ),
     golden=(
         (

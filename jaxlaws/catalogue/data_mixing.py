@@ -68,7 +68,7 @@ LAW = Law(
     groups={"pile_70m": PILE_70M},
     curvature="convex",
     formula="exp(c) + exp(t @ proportions)",
-    source=Source(reference="Ye et al. 2024, arXiv:2403.16952"),
+    source=Source(reference="Ye et al. 2024, arXiv:2403.16952", evidence="printed digits, from the paper"),
     golden=(  # from the printed c, k and t, in 40 digits
         (
             "pile_70m",

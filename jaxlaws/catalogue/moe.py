@@ -69,6 +69,7 @@ LAW = Law(
     formula="L_inf + K*dense_parameter_count**-alpha*num_experts**-beta",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",
+        evidence="in full precision from the published program, with which this law agrees to 1e-12",
         task="MoE Scaling Law",
         agent="opencode",
         model="GPT-5",

@@ -75,6 +75,7 @@ LAW = Law(
     formula="c0 + c1*num_params**-alpha + c2*parallel_size**-beta + c3*num_params**-alpha*parallel_size**-beta",
     source=Source(
         reference="SLDBench leaderboard (Lin et al. 2025, arXiv:2507.21184)",
+        evidence="in full precision from the published program, with which this law agrees to 1e-12",
         task="Parallel Scaling Law",
         agent="mini-swe-agent",
         model="GPT-5",

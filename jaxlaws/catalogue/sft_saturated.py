@@ -87,7 +87,8 @@ LAW = Law(
     formula="E + A/(1 + exp(alpha*(log(sft_data_size) - log_n0)))",
     objective="relative",
     source=Source(
-        reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)"
+        reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
+        evidence="fitted with this package to 504 runs",
     ),
     golden=(
         ("('gpt2', 'flan')", {"sft_data_size": 4096.0}, {"sft_loss": 3.881823597339587}),

@@ -55,9 +55,9 @@ def _list(args: argparse.Namespace) -> None:
                 print(f"* `{law.name}`: {law.advice}" if args.markdown else f"  {law.name}: {law.advice}")
             print()
         return None
-    header = ("law", "predicts", "inputs", "groups", "R2 held out")
     for question, answers in asked.items():
-        rows = [
+        header = ["law", "predicts", "inputs", "groups", "R2 held out"]
+        rows: list[tuple[str, ...]] = [
             (
                 law.name,
                 law.title,
@@ -67,6 +67,8 @@ def _list(args: argparse.Namespace) -> None:
             )
             for law in answers
         ]
+        if not any(row[-1] for row in rows):
+            header, rows = header[:-1], [row[:-1] for row in rows]
         print(f"**{question}**\n" if args.markdown else question)
         print_table(header, rows, markdown=args.markdown)
         print()
