@@ -65,7 +65,7 @@ def predict_interval(
         >>> chinchilla = jl.laws["chinchilla"]
         >>> interval = jl.predict_interval(chinchilla, "besiroglu2024", params=7e10, tokens=1.4e12)
         >>> print(interval.low.round(3), interval.middle.round(3), interval.high.round(3))
-        1.955 1.975 1.997
+        1.955 1.975 1.998
     """
     if isinstance(fit, Law):
         fit = published_draws(fit, group)
