@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.monitoring
 import pytest
+from sampling import KINDS
 
 import jaxlaws as jl
 from jaxlaws.cli import main
@@ -29,9 +30,9 @@ def cache(tmp_path_factory):
         yield folder
 
 
-@pytest.fixture(params=[name for name, law in jl.laws.items() if law.groups])
+@pytest.fixture(params=KINDS)
 def law(request):
-    """A law that has groups."""
+    """A law of each kind."""
     return jl.laws[request.param]
 
 

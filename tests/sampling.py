@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import jaxlaws as jl
 from jaxlaws.columns import from_columns
+from jaxlaws.law import variables
 from jaxlaws.testing import evaluated as formula
 from jaxlaws.testing import sample as columns
 
-__all__ = ["PUBLISHED", "columns", "formula", "inputs"]
+__all__ = ["KINDS", "PUBLISHED", "columns", "formula", "inputs"]
+
+
+def kind(law):
+    """What makes laws different to the code that is written for all of them."""
+    inputs = tuple(
+        sorted({(v.shape, v.floor is None, v.missing is None, not v.aliases) for v in variables(law.inputs)})
+    )
+    return inputs, law.output_shape, len(law.groups) > 1, law.fallback is None
+
+
+# A law with groups of each kind: one of SLDBench where there is one, as these have more to them.
+_BY_SOURCE = sorted(jl.laws.values(), key=lambda law: bool(law.source.agent))
+KINDS = sorted({kind(law): law.name for law in _BY_SOURCE if law.groups}.values())
 
 # The laws whose source is code that a program wrote for a task of SLDBench.
 PUBLISHED = [name for name, law in jl.laws.items() if law.source.agent]

@@ -34,6 +34,12 @@ SLOW |= {"sort", "convolution"}
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="counts what the compiler for a CPU makes")
 
 
+@pytest.fixture(params=[name for name, law in jl.laws.items() if law.groups])
+def law(request):
+    """Every law that has groups: what is fast is up to its formula."""
+    return jl.laws[request.param]
+
+
 class Program:
     """The optimised program for a batch of rows.
 
