@@ -11,7 +11,6 @@ from typing import Any
 
 from jax.tree_util import Partial
 
-from jaxlaws.catalogue.vocabulary import tokens as tokens_of_characters
 from jaxlaws.law import Scalar, variables
 
 __all__ = [
@@ -99,8 +98,10 @@ def vocabulary(inputs: Any) -> Scalar:
         >>> print(f"{jl.costs.vocabulary(jl.laws['vocabulary'].inputs(**sizes)):.4g}")
         2.889e+22
     """
+    from jaxlaws.catalogue.vocabulary import tokens  # the one law that counts characters
+
     embeddings = _named(inputs, "vocab_size") * _named(inputs, "width")
-    return 6 * (_params(inputs) + embeddings) * tokens_of_characters(inputs)
+    return 6 * (_params(inputs) + embeddings) * tokens(inputs)
 
 
 def weight_bytes(inputs: Any) -> Scalar:
