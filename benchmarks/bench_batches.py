@@ -19,7 +19,7 @@ from peers import with_published
 import jaxlaws as jl
 from jaxlaws.law import variables
 
-LAWS = list(jl.laws)
+LAWS = peers.LAWS
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 

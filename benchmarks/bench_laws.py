@@ -1,4 +1,4 @@
-"""Rows per second of every law and its gradient, against the same in other tools; see `peers`.
+"""Rows per second of laws and their gradients, against the same in other tools; see `peers`.
 
     pytest benchmarks/bench_laws.py --benchmark-group-by=param:name,param:verb,param:dtype,param:rows
 
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc):
     """Parameters in this order, so that the last one, the peer, changes fastest."""
     sizes = metafunc.config.getoption("--sizes")
     ids = {n: f"2^{n.bit_length() - 1}" if n > 1 and not n & (n - 1) else str(n) for n in sizes}
-    metafunc.parametrize("name", list(jl.laws))
+    metafunc.parametrize("name", peers.LAWS)
     metafunc.parametrize("dtype", list(TOLERANCE))
     if "peer" not in metafunc.fixturenames:
         metafunc.parametrize("rows", sizes, ids=ids.get)

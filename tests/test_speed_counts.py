@@ -140,7 +140,7 @@ def test_nothing_slow_is_in_the_program(law, verb, dtype):
     assert sum(found.operations.values()) > 15, "the program was read"
     assert not found.operations.keys() & SLOW
     assert found.operations["exponential"] <= exponentials_of(law)
-    assert found.operations["copy"] + found.operations["transpose"] <= min(several(law), 1)  # of what is stacked
+    assert found.operations["copy"] + found.operations["transpose"] <= min(several(law), 2)  # of what is stacked
     for operation in ("scatter", "gather", "dynamic-slice", "dynamic-update-slice"):
         assert not found.operations[operation]
 

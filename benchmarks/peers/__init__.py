@@ -1,4 +1,4 @@
-"""What jaxlaws is measured against: every law and its gradient, written as well as each tool allows.
+"""What jaxlaws is measured against: laws and their gradients, written as well as each tool allows.
 
 Each peer gets coefficients and columns in its own best form, prepared before the clock starts, and uses all cores where
 it can:
@@ -34,6 +34,14 @@ from jaxlaws.columns import from_columns
 from jaxlaws.law import Law, variables
 
 NAMES = ("numpy", "numexpr", "numba", "polars", "torch", "c", "c_rows", "c_pow", "published")
+LAWS = (
+    "data_constrained",
+    "data_mixing",
+    "domain_mixture",
+    "moe",
+    "parallel",
+    "sft",
+)  # those that peers were written for
 DISTINCT = 1 << 20  # configurations; longer batches repeat them
 
 
