@@ -19,9 +19,14 @@ def kind(law):
     return inputs, law.output_shape, len(law.groups) > 1, law.fallback is None
 
 
-# A law with groups of each kind: one of SLDBench where there is one, as these have more to them.
+def has_examples(law):
+    """Whether there are groups, and ranges that configurations can be drawn from."""
+    return bool(law.groups) and all(v.range is not None for v in variables(law.inputs))
+
+
+# A law of each kind: one of SLDBench where there is one, as these have more to them.
 _BY_SOURCE = sorted(jl.laws.values(), key=lambda law: bool(law.source.agent))
-KINDS = sorted({kind(law): law.name for law in _BY_SOURCE if law.groups}.values())
+KINDS = sorted({kind(law): law.name for law in _BY_SOURCE if has_examples(law)}.values())
 
 # The laws whose source is code that a program wrote for a task of SLDBench.
 PUBLISHED = [name for name, law in jl.laws.items() if law.source.agent]
