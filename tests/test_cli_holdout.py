@@ -105,7 +105,7 @@ LINE = dataclasses.replace(SFT, title="a line", fn=line, coefs=Line, groups={"g"
 
 
 def test_compares(run, monkeypatch):
-    monkeypatch.setattr("jaxlaws.cli.holdout.laws", {"line": LINE, "sft": SFT})
+    monkeypatch.setattr("jaxlaws.cli.shared.laws", {"line": LINE, "sft": SFT})
     words = ["compare", "line", "sft", "runs.csv", "--holdout", "sft_data_size>1e5"]
     status, out, err = run(*words, "--json")
     assert (status, err) == (0, "")
