@@ -113,3 +113,35 @@ def test_nothing_is_computed_at_import():
     script += "import jax; assert not jax.config.jax_enable_x64; "
     script += "from jax._src import xla_bridge; assert not xla_bridge._backends; assert 'pyarrow' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# What laws count in: another word for the same would hide that two laws do not take the same.
+UNITS = {
+    "1", "parameters", "tokens", "characters", "words", "examples", "experts", "bits", "steps", "FLOP", "numbers",
+    "nat/token", "log10(1e21 FLOP)", "sequences of 2048 tokens", "parameters or tokens", "any", "FLOP/token",
+    "that of the runs",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", jl.laws)
+def test_inputs_and_outputs_are_counted_in_the_same_words(name):
+    law = jl.laws[name]
+    for v in (*jl.variables(law.inputs), *jl.variables(law.outputs)):
+        assert v.unit in UNITS
+
+
+def test_parameters_are_with_or_without_embeddings():
+    unsaid = set()
+    for name, law in jl.laws.items():
+        for v in jl.variables(law.inputs):
+            if v.unit == "parameters" and not any(word in v.description for word in ("embedding", "vocabulary")):
+                unsaid.add(name)
+    assert unsaid == {
+        "data_constrained",
+        "data_constrained_overfit",
+        "farseer",
+        "moe",
+        "moe_onset",
+        "routed",
+        "sparsity",
+    }

@@ -14,9 +14,7 @@ class Inputs:
     num_params: Scalar = var(
         "parameters without embeddings", unit="parameters", range=(535813376, 4383854084), aliases=("params", "N")
     )
-    parallel_size: Scalar = var(
-        "parallel streams", unit="streams", range=(1, 8), floor=1.0, integer=True, aliases=("P",)
-    )
+    parallel_size: Scalar = var("parallel streams", range=(1, 8), floor=1.0, integer=True, aliases=("P",))
 
 
 @record
