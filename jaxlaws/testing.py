@@ -150,7 +150,8 @@ def evaluated(law: Law, coefs: Any, inputs: Any, row: int) -> Any:
 
 def groups_of(law: Law) -> dict[str, Any]:
     """The groups of a law, or the coefficients that its golden values are for."""
-    return dict(law.groups) or {f"golden {i}": coefs for i, (coefs, *_) in enumerate(law.golden)}
+    examples = {id(coefs): coefs for coefs, *_ in law.golden}
+    return dict(law.groups) or {f"golden {i}": coefs for i, coefs in enumerate(examples.values())}
 
 
 def with_groups(law: Law) -> Law:

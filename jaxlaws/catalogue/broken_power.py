@@ -37,6 +37,8 @@ def broken_power(c: Coefs, x: Inputs) -> Scalar:
     return c.a + c.b * power(x.x, -c.c0) * power(1 + power(x.x / c.d1, 1 / c.f1), -c.c1 * c.f1)
 
 
+EXAMPLE = Coefs(a=0.5, b=3.0, c0=0.1, c1=0.3, d1=1e6, f1=0.5)
+
 LAW = Law(
     title="a power law with a break",
     question="What will a task's score be?",
@@ -50,5 +52,9 @@ LAW = Law(
     outputs=Outputs,
     formula="a + b*x**-c0*(1 + (x/d1)**(1/f1))**(-c1*f1)",
     source=Source(reference="Caballero et al. 2022, arXiv:2210.14891, with one break", evidence="the form alone"),
-    golden=((Coefs(a=0.5, b=3.0, c0=0.1, c1=0.3, d1=1e6, f1=0.5), {"x": 1e7}, {"y": 0.7995525691010803}),),
+    golden=(
+        (EXAMPLE, {"x": 1e4}, {"y": 1.6943035978678453}),
+        (EXAMPLE, {"x": 1e7}, {"y": 0.7995525691010803}),
+        (EXAMPLE, {"x": 1e9}, {"y": 0.5475467886418182}),
+    ),
 )
