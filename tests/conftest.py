@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import jaxlaws as jl
 from jaxlaws.cli import main
 
 HERE = Path(__file__).parent
+TESTS = itertools.count(1)
 SHARED = HERE.parent.parent / "shared"
 
 
@@ -28,6 +30,14 @@ def cache(tmp_path_factory):
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Forgets what is compiled now and then: a process may not map so many programs as all tests compile."""
+    yield
+    if next(TESTS) % 50 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture(params=KINDS)
