@@ -72,7 +72,7 @@ def _walk(jaxpr: Any, arguments: list[Any]) -> list[Any]:
     values |= dict(zip(jaxpr.jaxpr.invars, arguments, strict=True))
 
     def read(variable: Any) -> Any:
-        return variable.val if isinstance(variable, Literal) else values[variable]
+        return jnp.asarray(variable.val) if isinstance(variable, Literal) else values[variable]
 
     for equation in jaxpr.jaxpr.eqns:
         given = [read(v) for v in equation.invars]
