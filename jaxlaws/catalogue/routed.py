@@ -43,8 +43,8 @@ class Outputs:
 def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
     beyond = x.num_experts - 1 + 1 / (1 / c.E_start - 1 / c.E_max)
-    log_size, log_experts = log(x.params), -log(1 / beyond + 1 / c.E_max)
-    return jnp.exp(c.a * log_size + c.b * log_experts + c.c * log_size * log_experts / TEN + c.d * TEN)
+    log_size, log_experts = log(x.params) / TEN, -log(1 / beyond + 1 / c.E_max) / TEN
+    return jnp.exp(TEN * (c.a * log_size + c.b * log_experts + c.c * log_size * log_experts + c.d))
 
 
 LAW = Law(
