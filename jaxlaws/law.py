@@ -343,12 +343,17 @@ class Law:
         source, matrix = self.source_of(group), self.covariance_of(group)
         if source.stderr is not None or matrix is None:
             return source.stderr
-        errors, found, start = np.sqrt(np.diag(matrix)), {}, 0
+        errors, values = vars(self.unflattened(np.sqrt(np.diag(matrix)))), self.groups[group]
+        return self.coefs(**{n: e * getattr(values, n) if n in source.logs else e for n, e in errors.items()})
+
+    def unflattened(self, numbers: np.ndarray) -> Any:
+        """The record of coefficients whose numbers, in its order, are the last axis of an array."""
+        found, start = {}, 0
         for v in variables(self.coefs):
-            value = np.asarray(getattr(self.groups[group], v.name))
-            own = errors[start : start + value.size].reshape(value.shape)
-            found[v.name] = own * value if v.name in source.logs else own
-            start += value.size
+            shape = tuple(self.sizes[axis] for axis in v.shape)
+            end = start + math.prod(shape)
+            found[v.name] = numbers[..., start:end].reshape((*numbers.shape[:-1], *shape))
+            start = end
         return self.coefs(**found)
 
     @functools.cached_property
@@ -401,6 +406,12 @@ class Law:
         """The unit of the outputs; none where they have several."""
         units = {v.unit for v in variables(self.outputs)}
         return units.pop() if len(units) == 1 else "1"
+
+    @property
+    def output_name(self) -> str:
+        """The name of the output; "output" where there are several."""
+        fields = variables(self.outputs)
+        return fields[0].name if len(fields) == 1 else "output"
 
     @property
     def output_text(self) -> str:

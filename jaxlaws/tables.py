@@ -288,11 +288,7 @@ def results(
             names = [f"predicted_{name}" if name in taken else name for name in law.output_columns]
             values = result.reshape(rows.count, len(names))
         else:
-            prefix = (
-                "elasticity"
-                if verb == "elasticity"
-                else f"d_{variables(law.outputs)[0].name if len(variables(law.outputs)) == 1 else 'output'}_d"
-            )
+            prefix = "elasticity" if verb == "elasticity" else f"d_{law.output_name}_d"
             names = [f"{prefix}_{column}" for column in law.input_columns]
             fields = [getattr(result, v.name) for v in variables(law.inputs)]
             values = np.column_stack(fields)

@@ -76,8 +76,6 @@ def law_in(path: str | os.PathLike[str]) -> Law:
         <Law moe: dense_parameter_count, num_experts -> loss_validation>
     """
     path = os.fspath(path)
-    with open(path, "rb"):  # a missing file gets the usual error
-        pass
     sys.modules.setdefault("law_file", types.ModuleType("law_file"))
     name = f"law_file.{os.path.splitext(os.path.basename(path))[0]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -85,7 +83,11 @@ def law_in(path: str | os.PathLike[str]) -> Law:
         raise ValueError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     found = getattr(module, "LAW", None)
     if not isinstance(found, Law):
         raise ValueError(f"{path} has no law called LAW")

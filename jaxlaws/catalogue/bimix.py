@@ -5,6 +5,7 @@ from math import inf
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlaws.catalogue.data_mixing import Outputs
 from jaxlaws.law import Law, Scalar, Source, Vector, record, var
 from jaxlaws.numerics import log
 
@@ -28,13 +29,6 @@ class Coefs:
     B: Vector = var("weight of steps", unit="nat/token", shape="domain", bounds=(0, inf))
     alpha: Vector = var("exponent of the own share", shape="domain", bounds=(0, inf), start=(0.01, 0.3))
     beta: Vector = var("exponent of steps", shape="domain", bounds=(0, inf), start=(0.1, 1))
-
-
-@record
-class Outputs:
-    """Outputs of the law."""
-
-    loss: Vector = var("validation loss on each domain", unit="nat/token", shape="domain", columns="loss_domain_{}")
 
 
 def loss(c: Coefs, x: Inputs) -> Vector:

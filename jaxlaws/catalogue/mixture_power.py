@@ -5,6 +5,7 @@ from math import inf
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlaws.catalogue.data_mixing import Outputs
 from jaxlaws.law import Law, Matrix, Source, Vector, record, var
 from jaxlaws.numerics import log
 
@@ -24,13 +25,6 @@ class Coefs:
 
     F: Matrix = var("weight of each share", unit="nat/token", shape=("domain", "domain"), bounds=(0, inf))
     a: Matrix = var("exponent of each share", shape=("domain", "domain"), bounds=(0, inf), start=(0.01, 0.3))
-
-
-@record
-class Outputs:
-    """Outputs of the law."""
-
-    loss: Vector = var("validation loss on each domain", unit="nat/token", shape="domain", columns="loss_domain_{}")
 
 
 def loss(c: Coefs, x: Inputs) -> Vector:

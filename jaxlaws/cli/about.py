@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import textwrap
 from typing import Any
@@ -144,15 +143,13 @@ def _show_coefs(law: Law, groups: dict[str, Any]) -> None:
 
 def _facts(source: Source) -> dict[str, Any]:
     """What is known of a source, in words."""
-    found = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
-    found["source"] = found.pop("reference")
+    found = {"source": source.reference, **vars(source)}
     order = ("source", "evidence", "task", "agent", "model", "r2_best", "r2_mean", "r2_min", "runs")
     return {key: found[key] for key in order if found[key] not in ("", None)}
 
 
 def _as_json(source: Source) -> dict[str, Any]:
-    found = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
-    return {**found, "stderr": None if source.stderr is None else as_dict(source.stderr)}
+    return {**vars(source), "stderr": None if source.stderr is None else as_dict(source.stderr)}
 
 
 def _bounds(v: Var) -> str:

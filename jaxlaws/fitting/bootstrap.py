@@ -199,19 +199,12 @@ def published_draws(law: Law, group: str | None = None, draws: int = 2000, *, se
 def _normal(law: Law, group: str, draws: int, seed: int) -> Any:
     """Draws of the coefficients of a group, whose mean and covariance are exact."""
     logs, best, covariance = law.source_of(group).logs, law.groups[group], law.covariance_of(group)
-    shapes = {v.name: np.shape(getattr(best, v.name)) for v in variables(law.coefs)}
     assert covariance is not None
     if draws <= len(covariance):
         raise ValueError(f"there must be more than {len(covariance)} draws, one for each coefficient, not {draws}")
     plain = np.random.default_rng(seed).normal(size=(draws, len(covariance)))
     plain -= plain.mean(axis=0)
     plain = plain @ np.linalg.inv(np.linalg.cholesky(np.cov(plain.T))).T
-    errors = plain @ np.linalg.cholesky(covariance).T
-    found, start = {}, 0
-    for name, shape in shapes.items():
-        size = int(np.prod(shape))
-        error = errors[:, start : start + size].reshape(draws, *shape)
-        value = np.asarray(getattr(best, name))
-        found[name] = value * np.exp(error) if name in logs else value + error
-        start += size
-    return law.coefs(**found)
+    errors = vars(law.unflattened(plain @ np.linalg.cholesky(covariance).T))
+    values = {name: np.asarray(getattr(best, name)) for name in errors}
+    return law.coefs(**{n: values[n] * np.exp(e) if n in logs else values[n] + e for n, e in errors.items()})
