@@ -24,9 +24,10 @@ def has_examples(law):
     return bool(law.groups) and all(v.range is not None for v in variables(law.inputs))
 
 
-# A law of each kind: one of SLDBench where there is one, as these have more to them.
+# A law of each kind, and all of SLDBench, which have more to them.
 _BY_SOURCE = sorted(jl.laws.values(), key=lambda law: bool(law.source.agent))
-KINDS = sorted({kind(law): law.name for law in _BY_SOURCE if has_examples(law)}.values())
+KINDS = {kind(law): law.name for law in _BY_SOURCE if has_examples(law)}
+KINDS = sorted({*KINDS.values(), *(law.name for law in _BY_SOURCE if law.source.agent)})
 
 # The laws whose source is code that a program wrote for a task of SLDBench.
 PUBLISHED = [name for name, law in jl.laws.items() if law.source.agent]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sampling import PUBLISHED
+from sampling import PUBLISHED, inputs
 
 import jaxlaws as jl
 from jaxlaws import testing
@@ -15,6 +15,27 @@ from jaxlaws.columns import from_columns
 @pytest.mark.parametrize("check", testing.checks(), ids=lambda check: check.__name__)
 def test_law(law, check):
     check(law)
+
+
+def test_floors_and_nan():
+    """More than `check_law` asks for: data_constrained alone keeps what is small, and takes NaN as a floor."""
+    for law in jl.laws.values():
+        if law.name == "data_constrained":
+            continue
+        coefs = next(iter(testing.groups_of(law).values()))
+        row = {v.name: values[0] for v, values in zip(jl.variables(law.inputs), _columns(law), strict=True)}
+        for v in jl.variables(law.inputs):
+            bad = law(coefs, row | {v.name: np.full(np.shape(row[v.name]), np.nan)})
+            assert np.isnan(bad).any(), (law.name, v.name)
+            assert np.isnan(bad).all() or law.output_shape == ("output",), (law.name, v.name)
+            if v.floor is not None and v.name != "tokens":
+                half, least = law(coefs, row | {v.name: np.array([v.floor / 2, 0.0])})
+                assert half == least, (law.name, v.name)
+
+
+def _columns(law):
+    x = inputs(law, 1)
+    return [np.asarray(getattr(x, v.name)) for v in jl.variables(law.inputs)]
 
 
 @pytest.mark.parametrize("law", PUBLISHED, indirect=True)

@@ -137,7 +137,7 @@ def test_each_power_is_computed_once_per_row_of_mixed_groups(law):
 @pytest.mark.parametrize("verb", ["value", "value and gradient"])
 def test_nothing_slow_is_in_the_program(law, verb, dtype):
     found = program(law.name, verb, dtype)
-    assert sum(found.operations.values()) > 15, "the program was read"
+    assert sum(found.operations.values()) > (15 if law.name == "task_error" else 50), "the program was read"
     assert not found.operations.keys() & SLOW
     assert found.operations["exponential"] <= exponentials_of(law)
     assert found.operations["copy"] + found.operations["transpose"] <= min(several(law), 2)  # of what is stacked
