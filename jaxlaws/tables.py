@@ -138,7 +138,8 @@ def gradient_table(
         group: As for [`predict_table`][jaxlaws.predict_table].
         elasticity: Percent of output per percent of input, in columns `elasticity_num_params`, in place of the
             derivatives in columns `d_loss_d_num_params`.
-        weights: For laws with several outputs: the weights of these; by default their mean.
+        weights: For laws with several outputs: the weights of these; by default their mean, or where outputs of
+            different kinds have none, each output by itself, in columns `d_batch_size_d_tokens`.
         dtype: What to compute in; by default float32 where all inputs are, else float64.
         strict: Make inputs outside the range that the law was fitted on an error, in place of a warning.
 
@@ -281,18 +282,27 @@ def results(
     law: Law, rows: Rows, verbs: tuple[str, ...], taken: Sequence[str], weights: Any = None
 ) -> dict[str, np.ndarray]:
     """The columns that verbs ("value", "gradient", "elasticity") add to a table with columns `taken`."""
-    found = tabulate(law, verbs, rows.group, rows.inputs, rows.count, weights)
     new: dict[str, np.ndarray] = {}
-    for verb, result in zip(verbs, found, strict=True):
-        if verb == "value":
-            names = [f"predicted_{name}" if name in taken else name for name in law.output_columns]
-            values = result.reshape(rows.count, len(names))
-        else:
-            prefix = "elasticity" if verb == "elasticity" else f"d_{law.output_name}_d"
-            names = [f"{prefix}_{column}" for column in law.input_columns]
-            fields = [getattr(result, v.name) for v in variables(law.inputs)]
-            values = np.column_stack(fields)
-        new.update(zip(names, np.ascontiguousarray(values.T), strict=True))
+
+    def add(verbs: tuple[str, ...], weights: Any, output: str = "") -> None:
+        found = tabulate(law, verbs, rows.group, rows.inputs, rows.count, weights)
+        for verb, result in zip(verbs, found, strict=True):
+            if verb == "value":
+                names = [f"predicted_{name}" if name in taken else name for name in law.output_columns]
+                values = result.reshape(rows.count, len(names))
+            else:
+                prefix = f"d_{output or law.output_name}_d" if verb == "gradient" else f"elasticity_{output}".strip("_")
+                names = [f"{prefix}_{column}" for column in law.input_columns]
+                values = np.column_stack([getattr(result, v.name) for v in variables(law.inputs)])
+            new.update(zip(names, np.ascontiguousarray(values.T), strict=True))
+
+    if weights is None and law.output_shape == ("output",):  # which have no mean: each by itself
+        if "value" in verbs:
+            add(("value",), None)
+        for output, unit in zip(law.output_columns, np.eye(len(law.output_columns)), strict=True):
+            add(tuple(verb for verb in verbs if verb != "value"), unit, output)
+    else:
+        add(verbs, weights)
     clash = [name for name in new if name in taken]
     if clash:
         raise DataError(f"the table has a column {clash[0]!r} already; rename or drop it")

@@ -42,6 +42,12 @@ def test_several_outputs_in_tables():
     assert set(found) == {"N", "tokens", "learning_rate", "batch_size"}
     found = jl.gradient_table(STEP, rows, weights=[0, 1])
     np.testing.assert_allclose(found["d_output_d_params"], 0)
+    slopes = jl.gradient_table(STEP, rows)
+    assert list(slopes)[2:] == [f"d_{out}_d_{x}" for out in STEP.output_columns for x in ("params", "tokens")]
+    np.testing.assert_allclose(slopes["d_batch_size_d_tokens"], found["d_output_d_tokens"])
+    np.testing.assert_allclose(
+        jl.gradient_table(STEP, rows, elasticity=True)["elasticity_learning_rate_params"], -0.713
+    )
     assert jl.sldbench.law(STEP)([{"params": 1e9, "tokens": 1e11}], "dense")[0]["batch_size"] > 1e6
 
 
@@ -61,11 +67,10 @@ def test_several_outputs_on_the_command_line(run):
     status, out, _ = run("predict", "deepseek", "compute=1e20", "--json")
     row = json.loads(out)
     assert (status, list(row)) == (0, ["compute", "learning_rate", "batch_size", "flop_per_token", "tokens"])
-    assert run("gradient", "step_law", "params=1e9", "tokens=1e10")[::2] == (
-        2,
-        "jaxlaws: step_law has several outputs, of which a mean would mean nothing: learning_rate, batch_size; "
-        "give weights, as --weights\n",
-    )
+    status, out, _ = run("predict", "step_law", "params=1e9", "tokens=1e10", "--gradients", "--json")
+    row = json.loads(out)
+    assert list(row)[2:6] == ["learning_rate", "batch_size", "d_learning_rate_d_params", "d_learning_rate_d_tokens"]
+    np.testing.assert_allclose(row["d_learning_rate_d_params"], -0.713 * row["learning_rate"] / 1e9)
     status, out, _ = run("gradient", "step_law", "params=1e9", "tokens=1e10", "--weights", "0,1", "--json")
     assert json.loads(out)["d_output_d_params"] == 0
     out = run("show", "step_law")[1]

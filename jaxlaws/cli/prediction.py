@@ -12,7 +12,7 @@ import narwhals as nw
 import numpy as np
 
 from jaxlaws import tables
-from jaxlaws.arguments import check_weights, group_ids
+from jaxlaws.arguments import group_ids
 from jaxlaws.cli import holdout
 from jaxlaws.cli.shared import (
     FORMATS,
@@ -134,7 +134,10 @@ def _output_arguments(sub: Any) -> None:
     sub.add_argument("--float32", action="store_true", help="compute in float32 (default float64)")
     sub.add_argument("--strict", action="store_true", help="make inputs outside the fitted range an error")
     sub.add_argument(
-        "--weights", metavar="W,W,...", type=floats, help="differentiate this sum of the outputs (default: their mean)"
+        "--weights",
+        metavar="W,W,...",
+        type=floats,
+        help="differentiate this sum of the outputs (default: their mean, or each)",
     )
 
 
@@ -160,11 +163,6 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
         raise DataError(f"--weights: {law.name} has one output, and takes none")
     if args.weights is not None and len(args.weights) != len(law.output_columns):
         raise DataError(f"--weights: {law.name} has {len(law.output_columns)} outputs, not {len(args.weights)}")
-    if verbs != ("value",):
-        try:
-            check_weights(law, args.weights)
-        except TypeError as error:
-            raise DataError(f"{error}, as --weights") from None
     form, compression = output_format(args)
     dtype = np.float32 if args.float32 else np.float64
     outside = Outside(law)
