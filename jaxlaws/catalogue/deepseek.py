@@ -15,7 +15,7 @@ class Inputs:
     compute: Scalar = var(
         "FLOP of training, without embeddings: flop_per_token times tokens",
         unit="FLOP",
-        range=(1e17, 3e20),
+        range=(1e17, 2e19),
         aliases=("C",),
     )
 
@@ -84,7 +84,8 @@ LAW = Law(
     formula="(lr_scale*compute**lr_exponent, batch_scale*compute**batch_exponent, "
     "model_scale*compute**model_exponent, data_scale*compute**data_exponent)",
     source=Source(
-        reference="DeepSeek-AI 2024, arXiv:2401.02954", evidence="printed digits, from secondary sources that agree"
+        reference="DeepSeek-AI 2024, arXiv:2401.02954, equations 1 and 4",
+        evidence="printed digits, from the text of the paper; model and tokens were fitted on up to 3e20 FLOP",
     ),
     golden=(
         (

@@ -13,7 +13,10 @@ class Inputs:
     """Inputs of the law."""
 
     params: Scalar = var(
-        "parameters", unit="parameters", range=(9.9620352e7, 6.369572352e9), aliases=("num_params", "N")
+        "parameters, without embeddings",
+        unit="parameters",
+        range=(9.9620352e7, 6.369572352e9),
+        aliases=("num_params", "N"),
     )
     tokens: Scalar = var("training tokens", unit="tokens", range=(9.9999744e8, 5.11998e11), aliases=("num_tokens", "D"))
 
@@ -37,7 +40,7 @@ class Coefs:
 class Outputs:
     """Outputs of the law."""
 
-    loss: Scalar = var("loss", unit="that of the runs")
+    loss: Scalar = var("loss", unit="bit/character")
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:
@@ -76,7 +79,7 @@ LAW = Law(
     formula="exp(s*params**q + S) + exp(B*params**b + Q - exp(A*params**a + E)*log(tokens))",
     source=Source(
         reference="Li et al. 2025, arXiv:2506.10972",
-        evidence="from a secondary source; R2 0.99873 on the authors' 404 runs, whose losses are not in nat/token",
+        evidence="from a secondary source; R2 0.99873 on the authors' 404 runs",
     ),
     golden=(("all_data", {"params": 1e9, "tokens": 2e10}, {"loss": 0.539408643928975}),),
 )

@@ -12,9 +12,12 @@ class Inputs:
     """Inputs of the law."""
 
     params: Scalar = var(
-        "parameters, all experts included, without embeddings", unit="parameters", aliases=("num_params", "N")
+        "parameters, all experts included, without embeddings",
+        unit="parameters",
+        range=(1.29e8, 3.7e9),
+        aliases=("num_params", "N"),
     )
-    tokens: Scalar = var("training tokens", unit="tokens", aliases=("num_tokens", "D"))
+    tokens: Scalar = var("training tokens", unit="tokens", range=(1.6e10, 1.3e11), aliases=("num_tokens", "D"))
     granularity: Scalar = var("width of the feed-forward layer over that of an expert", range=(1, 16), aliases=("G",))
 
 
@@ -58,7 +61,7 @@ LAW = Law(
     formula="c + (g*granularity**-gamma + a)*params**-alpha + b*tokens**-beta",
     source=Source(
         reference="Krajewski et al. 2024, arXiv:2402.07871, table 1",
-        evidence="printed digits, from secondary sources that agree; sizes and tokens of the runs are not among them",
+        evidence="printed digits, from the text of the paper; RMSE 0.015. The dense models had 3e6 to 8.5e7 parameters",
     ),
     golden=(
         ("moe", {"params": 1e9, "tokens": 2e10, "granularity": 8}, {"loss": 3.140393115994835}),

@@ -12,7 +12,7 @@ class Inputs:
     """Inputs of the law."""
 
     num_params: Scalar = var(
-        "parameters without embeddings", unit="parameters", range=(535813376, 4383854084), aliases=("params", "N")
+        "parameters without embeddings", unit="parameters", range=(535813376, 4414502408), aliases=("params", "N")
     )
     parallel_size: Scalar = var("parallel streams", range=(1, 8), floor=1.0, integer=True, aliases=("P",))
 

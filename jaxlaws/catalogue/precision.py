@@ -16,8 +16,8 @@ class Inputs:
     )
     tokens: Scalar = var("training tokens", unit="tokens", range=(1.5e9, 2.6e10), aliases=("num_tokens", "D"))
     weight_bits: Scalar = var("bits of a weight", unit="bits", range=(3, 12), aliases=("P_w",))
-    activation_bits: Scalar = var("bits of an activation", unit="bits", range=(3, 12), aliases=("P_a",))
-    kv_bits: Scalar = var("bits of a key or value", unit="bits", range=(3, 12), aliases=("P_kv",))
+    activation_bits: Scalar = var("bits of an activation", unit="bits", range=(4, 12), aliases=("P_a",))
+    kv_bits: Scalar = var("bits of a key or value", unit="bits", range=(4, 12), aliases=("P_kv",))
 
 
 @record
@@ -65,7 +65,7 @@ LAW = Law(
     formula="E + A*(params*(-expm1(-weight_bits/gamma_w))*(-expm1(-activation_bits/gamma_a))"
     "*(-expm1(-kv_bits/gamma_kv)))**-alpha + B*tokens**-beta",
     source=Source(
-        reference="Kumar et al. 2024, arXiv:2411.04330, appendix K",
+        reference="Kumar et al. 2024, arXiv:2411.04330, table 2",
         evidence="printed digits, from the paper; its offsets of the bits are left out, as their sign is not clear",
     ),
     golden=(

@@ -46,7 +46,7 @@ LAW = Law(
     question="How few bits per number?",
     advice=(
         "For which precision to serve a finished model in: the penalty grows with the tokens it was trained on. Add "
-        "it to the loss of another law. For plain rounding, and better methods lose less."
+        "it to the loss of another law. For rounding by GPTQ; other ways of rounding have coefficients of their own."
     ),
     fn=loss_increase,
     inputs=Inputs,
@@ -58,7 +58,7 @@ LAW = Law(
     rises_with=("tokens",),
     formula="C*tokens**gamma_D*params**-gamma_N*exp(-weight_bits/gamma)",
     source=Source(
-        reference="Kumar et al. 2024, arXiv:2411.04330, appendix K", evidence="printed digits, from the paper"
+        reference="Kumar et al. 2024, arXiv:2411.04330, equation 2", evidence="printed digits, from the paper"
     ),
     golden=(
         ("appendix_k", {"params": 1e9, "tokens": 2e10, "weight_bits": 4}, {"loss_increase": 0.009147090939920251}),

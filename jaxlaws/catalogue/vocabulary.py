@@ -21,7 +21,7 @@ class Inputs:
     characters: Scalar = var(
         "characters of the training text",
         unit="characters",
-        range=(180820540, 230568338146),
+        range=(180820540, 236122137568),
         aliases=("num_characters", "H"),
     )
 
