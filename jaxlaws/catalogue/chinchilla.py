@@ -70,8 +70,8 @@ LAW = Law(
         "besiroglu2024": Source(
             reference="Besiroglu et al. 2024, arXiv:2404.10102",
             evidence="printed, standard errors too: those of fits to the points of figure 4 of Hoffmann et al., drawn "
-            "again. The covariance is that of 4,000 such fits with this package, whose errors agree to 4 %, but for B: as "
-            "a normal distribution of its logarithm it has an error of 1,010, and the fits have a longer tail",
+            "again. The covariance is that of 4,000 such fits with this package, whose errors agree to 4 %, but for "
+            "B: as a normal distribution of its logarithm it has an error of 1,010, and the fits have a longer tail",
             stderr=Coefs(E=0.0257, A=124.5, B=1293.0, alpha=0.0154, beta=0.0206),
             logs=("A", "B"),
             covariance=(

@@ -91,8 +91,8 @@ LAW = Law(
     source=Source(
         reference="Busbridge et al. 2025, arXiv:2502.08606, equation 8 and table 6",
         evidence=(
-            "printed digits, from the text of the paper: 697 runs. Its interval for c1 has no width, so that there are no "
-            "standard errors"
+            "printed digits, from the text of the paper: 697 runs. Its interval for c1 has no width, so that there are "
+            "no standard errors"
         ),
     ),
     golden=(("busbridge2025", {"params": 1e9, "tokens": 2e10, "teacher_loss": 2.2}, {"loss": 2.316953374937284}),),
