@@ -134,7 +134,7 @@ def var(
         total: What the elements of a vector must sum to.
         integer: Whether only whole numbers make sense, though the law takes any.
         shared: A coefficient that has one value for all groups.
-        bounds: Between which values a fit keeps a coefficient.
+        bounds: Between which values a fit keeps a coefficient, and a search an input for which it is given no bounds.
         start: Between which values a fit starts to look for a coefficient. Those that the law is linear in need none.
 
     Returns:

@@ -196,22 +196,23 @@ def positive_or(x: ArrayLike, other: float) -> jax.Array:
     return jnp.where(jnp.greater(x, 0), x, other)
 
 
-def saturation(x: ArrayLike) -> jax.Array:
-    """1 - exp(-x), elementwise, for x >= 0, without the loss of digits that a small x would bring.
+def saturation(x: ArrayLike, least: ArrayLike = 0.0) -> jax.Array:
+    """1 - exp(least - x), elementwise, without the loss of digits that a small exponent would bring; 0 up to `least`.
 
-    Searches know that its logarithm is a concave function of that of x.
+    Searches know that its logarithm is a concave function of that of x, if `least` is not negative.
 
     Example:
-        >>> print(f"{saturation(1e-6):.4g} {saturation(1.0):.4g}")
-        1e-06 0.6321
+        >>> print(f"{saturation(1e-6):.4g} {saturation(1.0):.4g} {saturation(1.0, 0.5):.4g} {saturation(1.0, 2.0):.4g}")
+        1e-06 0.6321 0.3935 0
     """
-    found: jax.Array = _saturation(*_floating(x))
+    found: jax.Array = _saturation(*_floating(x, least))
     return found
 
 
 @jax.jit  # by its name `curvature` knows it
-def _saturation(x: jax.Array) -> jax.Array:
-    return jnp.tanh(x / 2) * (1 + jnp.exp(-x))
+def _saturation(x: jax.Array, least: jax.Array) -> jax.Array:
+    above = jnp.maximum(x - least, 0)
+    return jnp.tanh(above / 2) * (1 + jnp.exp(-above))
 
 
 def worn(amount: ArrayLike, limit: ArrayLike, scale: ArrayLike) -> jax.Array:

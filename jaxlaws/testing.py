@@ -145,7 +145,8 @@ def evaluated(law: Law, coefs: Any, inputs: Any, row: int) -> Any:
         value = np.asarray(getattr(inputs, v.name), np.float64)[row]
         values[v.name] = value if v.floor is None else np.maximum(value, v.floor)
     functions = {name: getattr(np, name) for name in ("log", "exp", "expm1", "sqrt", "sum", "maximum", "minimum")}
-    return np.asarray(eval(law.formula, {"__builtins__": {}}, functions | values))
+    with np.errstate(divide="ignore"):
+        return np.asarray(eval(law.formula, {"__builtins__": {}}, functions | values))
 
 
 def groups_of(law: Law) -> dict[str, Any]:

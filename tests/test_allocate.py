@@ -387,7 +387,7 @@ def test_constraints_that_exclude_each_other_are_said_to():
         (TypeError, {"budget": 1e20, "cost": 5}, "cost must be a function"),
         (
             TypeError,
-            {"budget": 1e20, "cost": lambda x: x.params * np.ones(2)},
+            {"budget": 1e20, "cost": lambda x: x.params * x.tokens * np.ones(2)},
             r"cost must return one number, not an array of shape \(2,\)",
         ),
         (ValueError, {"target": 1.5}, "the target 1.5 is below 1.818.*, the loss at the upper bounds"),
@@ -419,3 +419,25 @@ def test_costs_are_what_they_say():
     y = jl.laws["parallel"].inputs(num_params=1e9, parallel_size=4)
     assert jl.costs.stream_memory(1e8, bytes_per_param=4)(y) == pytest.approx(4.4e9)
     assert jl.costs.stream_latency(1e12, 1e15, 1e8)(y) == pytest.approx(2.4e9 / 1e12 + 8e9 / 1e15)
+
+
+def test_inputs_that_nothing_keeps_from_growing_or_vanishing_are_asked_for():
+    law, group = jl.laws["precision"], "table2"
+    with pytest.raises(ValueError, match=r"precision: weight_bits costs nothing, .* upper=\{'weight_bits': ...\}, or"):
+        jl.allocate(law, group, budget=1e22)
+    most = dict.fromkeys(("weight_bits", "activation_bits", "kv_bits"), 16)
+    plan = jl.allocate(law, group, budget=1e22, upper=most)
+    assert plan.at_upper.weight_bits
+    np.testing.assert_allclose(plan.loss, jl.allocate(law, group, budget=1e22, **most).loss, rtol=1e-9)
+    with pytest.raises(ValueError, match="quantization: nothing keeps tokens from vanishing; give tokens"):
+        jl.allocate(jl.laws["quantization"], "table2", budget=1e22, weight_bits=4)
+    with pytest.raises(TypeError, match=r"step_law has no loss to minimise; .* learning_rate, batch_size"):
+        jl.allocate(jl.laws["step_law"], "dense", budget=1e22)
+
+
+def test_bounds_that_make_sense_are_kept_by_default():
+    law = jl.laws["sparsity"]
+    plan = jl.allocate(law, "table3", budget=1e8, cost=jl.costs.moe_total(), tokens=1e11)
+    np.testing.assert_allclose(plan.inputs.active_share, 1, rtol=1e-9)
+    plan = jl.allocate(jl.laws["fine_grained_moe"], "dense", budget=1e20, cost=jl.costs.fine_grained(1))
+    np.testing.assert_allclose(plan.inputs.granularity, 1, rtol=1e-9)

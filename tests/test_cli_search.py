@@ -53,6 +53,16 @@ def vector(row, name):
     return np.array([row[f"{name}_{i}"] for i in range(1, K + 1)])
 
 
+def test_an_input_that_ends_as_far_as_is_tried_is_told(run):
+    _, _, err = run("allocate", "farseer", "--budget", "1e22")
+    assert "params ends at 1e+18, as far as is tried; give --lower or --upper params=..., or --in-range" in err
+    status, _, err = run("allocate", "precision", "--group", "table2", "--budget", "1e22", "weight_bits=8")
+    message = "precision: activation_bits costs nothing, and the more the better; give activation_bits, or --upper "
+    assert (status, err) == (2, f"jaxlaws: {message}activation_bits=..., --in-range, or another --cost\n")
+    status, _, err = run("allocate", "step_law", "--budget", "1e22")
+    assert (status, err[:44]) == (2, "jaxlaws: step_law has no loss to minimise; c")
+
+
 def test_the_best_mixture_is_that_of_scipy(mixtures):
     (row,) = mixtures("--group", "410M", "--upper", "0.4", "--weights", "1,1,0,0,2", "--sum", "1,2>=0.45")
     c = MIXTURE.groups["410M"]
@@ -520,7 +530,7 @@ def test_the_curve_of_budgets_for_people(run, allocations):
             "called tokens and one in parameters; use --lower",
         ),
         (("chinchilla", "--budget", "1e20", "--min-tokens-per-param", "-1"), "must be finite, and not below 0"),
-        (("fine_grained_moe", "--budget", "1e20"), "a token meets; give --cost fine-grained"),
+        (("fine_grained_moe", "--budget", "1e20"), "a token meets; give --cost fine-grained --experts 64"),
         (("precision", "--budget", "1e20", "--cost", "distillation"), "distillation needs --teacher-params"),
         (("distillation", "--budget", "1e20"), "distillation"),
         (("domain_mixture", "--budget", "1e9"), "not for proportions; for these, see jaxlaws mixture --help"),

@@ -61,15 +61,15 @@ def test_the_best_share_of_experts_at_a_given_size():
 
 
 def test_the_best_bits_are_the_same_for_all_budgets():
-    """Where the loss by ln(params) and by ln(bits) changes as the cost does: exp(b/g) - 1 = sum(b) / g for each b."""
+    """Where the loss by ln(params) and ln(bits) changes as the cost does: exp(b/g - n) - 1 = sum(b) / g for each b."""
     law = jl.laws["precision"]
-    c = law.groups["appendix_k"]
-    scales = np.array([c.gamma_w, c.gamma_a, c.gamma_kv])
-    total = brentq(lambda s: np.sum(scales * np.log1p(s / scales)) - s, 1, 100)
+    c = law.groups["table2"]
+    scales, least = np.array([c.gamma_w, c.gamma_a, c.gamma_kv]), np.array([c.n_w, c.n_a, c.n_kv])
+    total = brentq(lambda s: np.sum(scales * (least + np.log1p(s / scales))) - s, 1, 100)
     budgets = np.array([[1e20], [1e24]])
-    plan = jl.allocate(law, "appendix_k", budget=budgets, cost=jl.costs.training_in_bits([0.0, 1e12]))
+    plan = jl.allocate(law, "table2", budget=budgets, cost=jl.costs.training_in_bits([0.0, 1e12]))
     found = np.stack([plan.inputs.weight_bits, plan.inputs.activation_bits, plan.inputs.kv_bits])
-    expected = (scales * np.log1p(total / scales))[:, None, None]
+    expected = (scales * (least + np.log1p(total / scales)))[:, None, None]
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=1e-6)
     flop = plan.inputs.params * (6 * plan.inputs.tokens + [0.0, 2e12]) * total / 3 / 16
     np.testing.assert_allclose(flop, np.broadcast_to(budgets, flop.shape), rtol=1e-9)
@@ -77,11 +77,22 @@ def test_the_best_bits_are_the_same_for_all_budgets():
     assert plan.gap.max() < 1e-11
 
 
+def test_where_all_numbers_have_the_same_bits_seven_are_best():
+    """As in Kumar et al. 2024, who find 7 to 8."""
+    law, bits = jl.laws["precision"], np.arange(4, 12, 0.01)
+    same = dict.fromkeys(("weight_bits", "activation_bits", "kv_bits"), bits)
+    plan = jl.allocate(law, "table2", budget=1e22, cost=jl.costs.training_in_bits(), **same)
+    np.testing.assert_allclose(bits[plan.loss.argmin()], 7.0, atol=0.01)
+
+
 def test_mixtures_of_fine_grained_experts_are_those_published():
     """The compute-optimal models of Krajewski et al. 2024, whose coefficients are known to three digits or less."""
     budget = [2.95e18, 1.93e20, 1.41e21, 6.46e21, 4.16e23, 5.69e24, 4.97e25]
     plan = jl.allocate(
-        *(jl.laws["fine_grained_moe"], "moe"), budget=budget, cost=jl.costs.fine_grained(), powers_of_two="granularity"
+        *(jl.laws["fine_grained_moe"], "moe"),
+        budget=budget,
+        cost=jl.costs.fine_grained(64),
+        powers_of_two="granularity",
     )
     met = plan.inputs.params * 12 / (4 + 8 * 64)
     np.testing.assert_allclose(met, [1e8, 1e9, 3e9, 7e9, 7e10, 3e11, 1e12], rtol=0.1)
@@ -109,8 +120,8 @@ def test_a_teacher_costs_what_it_says_of_each_token():
 
 def test_the_bits_to_serve_a_model_in():
     law = jl.laws["quantization"]
-    c, tokens = law.groups["appendix_k"], np.array([1e12, 1e13])
-    plan = jl.allocate(law, "appendix_k", target=0.01, cost=jl.costs.weight_bytes, params=7e9, tokens=tokens)
+    c, tokens = law.groups["table2"], np.array([1e12, 1e13])
+    plan = jl.allocate(law, "table2", target=0.01, cost=jl.costs.weight_bytes, params=7e9, tokens=tokens)
     bits = c.gamma * np.log(c.C * tokens**c.gamma_D * 7e9**-c.gamma_N / 0.01)
     np.testing.assert_allclose(plan.inputs.weight_bits, bits, rtol=1e-8)
     np.testing.assert_allclose(plan.cost, 7e9 * bits / 8, rtol=1e-8)
@@ -199,7 +210,12 @@ def test_costs_are_what_they_say():
     assert jl.costs.fine_grained(32, 5.0, 1e9)(cut) == pytest.approx(16e9 * (72 * 1024**2 + 5 * 1024 * 128) + served)
     words = jl.laws["vocabulary"].inputs(non_vocab_params=7e9, vocab_size=6e4, width=4096, characters=1e12)
     per_character = 0.00639222 * np.log(60) ** 2 - 0.15811069 * np.log(60) + 1.20470122
-    assert jl.costs.vocabulary(words) == pytest.approx(6e12 * (7e9 + 6e4 * 4096) * per_character)
+    assert jl.costs.vocabulary()(words) == pytest.approx(6e12 * (7e9 + 6e4 * 4096) * per_character)
+    words = jl.laws["vocab"].inputs(non_vocab_parameters=7e9, vocab_size=6e4, num_characters=1e12)
+    assert jl.costs.vocabulary(4096)(words) == pytest.approx(6e12 * (7e9 + 6e4 * 4096) * per_character)
+    assert jl.costs.moe_total()(cut) == cut.params
+    tuned = jl.laws["lr_bsz"].inputs(lr=1e-3, bsz=128, data_size=1e11, non_embedding_param_size=1e9)
+    assert jl.costs.training(tuned) == pytest.approx(6e20)
     dense = jl.laws["fine_grained_moe"].inputs(params=12e9, tokens=1e9, granularity=1)
     assert jl.costs.fine_grained(1, 0.0)(dense) == pytest.approx(6 * 12e9 * 1e9)
 
@@ -210,10 +226,10 @@ def test_costs_are_what_they_say():
         (
             "fine_grained_moe",
             jl.costs.training,
-            r"does not know how many params of fine_grained_moe .* give cost=jl.costs.fine_grained\(\)",
+            r"does not know how many params of fine_grained_moe .* give cost=jl.costs.fine_grained\(experts=64\)",
         ),
         ("fine_grained_moe", jl.costs.training_and_inference(1e9), "does not know how many params of fine_grained_moe"),
-        ("chinchilla", jl.costs.vocabulary, "an input called vocab_size, which chinchilla does not have; give cost="),
+        ("chinchilla", jl.costs.vocabulary(), "an input called vocab_size, which chinchilla does not have; give cost="),
         ("chinchilla", jl.costs.training_in_bits(), "an input called weight_bits, which chinchilla does not have"),
         ("quantization", jl.costs.training_in_bits(), "an input called activation_bits, which quantization does not"),
         (
@@ -222,7 +238,8 @@ def test_costs_are_what_they_say():
             "an input called weight_bits, which chinchilla does not have; give cost=",
         ),
         ("chinchilla", jl.costs.moe_total(), "an input called num_experts, which chinchilla does not have; give cost="),
-        ("chinchilla", jl.costs.fine_grained(), "an input called granularity, which chinchilla does not have"),
+        ("chinchilla", jl.costs.stream_memory(5e8), "an input called parallel_size, which chinchilla does not have"),
+        ("chinchilla", jl.costs.fine_grained(64), "an input called granularity, which chinchilla does not have"),
         ("moe", jl.costs.distillation(1e9), "an input called tokens, which moe does not have; give cost="),
     ],
 )

@@ -40,9 +40,11 @@ KNOWN = {
         "convex log_convex log_concave",
     ),
     "what saturates": (lambda x, y, c: saturation(c * jnp.exp(x - y)), "log_concave"),
+    "what saturates beyond a constant": (lambda x, y, c: saturation(c * jnp.exp(x - y), 1e-3), "log_concave"),
+    "what saturates from below 0": (lambda x, y, c: saturation(c * jnp.exp(x - y), -0.3), ""),
     "a power of that": (lambda x, y, c: power(saturation(jnp.exp(x)) * jnp.exp(y), -0.5), "convex log_convex"),
     "saturation of what is convex": (lambda x, y, c: saturation(jnp.exp(x) + jnp.exp(y)), ""),
-    "saturation of what is concave": (lambda x, y, c: saturation(y), "concave"),
+    "saturation of what is concave": (lambda x, y, c: saturation(y + 2), "concave"),
     "what is worn": (lambda x, y, c: worn(jnp.exp(x), jnp.exp(y), 0.3 * c), "log_concave"),
     "worn to a known limit": (lambda x, y, c: power(worn(jnp.exp(x), c, 5.0), -0.3), "convex log_convex"),
     "worn to a limit that is": (

@@ -30,23 +30,21 @@ def test_several_outputs_have_no_mean():
     for verb in (jl.gradient, jl.value_and_gradient, jl.hessian, jl.elasticity):
         with pytest.raises(TypeError, match=r"a mean would mean nothing: learning_rate, batch_size; give weights"):
             verb(STEP, "dense", params=1e9, tokens=1e10)
-    with pytest.raises(TypeError, match="give weights"):
-        jl.allocate(STEP, "dense", budget=1e20)
     rate = jl.elasticity(STEP, "dense", params=1e9, tokens=1e10, weights=[1, 0])
     np.testing.assert_allclose(rate.params, -0.713, rtol=1e-5)
 
 
 def test_several_outputs_in_tables():
     rows = {"N": [1e9], "tokens": [1e11]}
-    found = jl.predict_table(STEP, rows)
+    found = jl.predict_table(STEP, rows, "dense")
     assert set(found) == {"N", "tokens", "learning_rate", "batch_size"}
-    found = jl.gradient_table(STEP, rows, weights=[0, 1])
+    found = jl.gradient_table(STEP, rows, "dense", weights=[0, 1])
     np.testing.assert_allclose(found["d_output_d_params"], 0)
-    slopes = jl.gradient_table(STEP, rows)
+    slopes = jl.gradient_table(STEP, rows, "dense")
     assert list(slopes)[2:] == [f"d_{out}_d_{x}" for out in STEP.output_columns for x in ("params", "tokens")]
     np.testing.assert_allclose(slopes["d_batch_size_d_tokens"], found["d_output_d_tokens"])
     np.testing.assert_allclose(
-        jl.gradient_table(STEP, rows, elasticity=True)["elasticity_learning_rate_params"], -0.713
+        jl.gradient_table(STEP, rows, "dense", elasticity=True)["elasticity_learning_rate_params"], -0.713
     )
     assert jl.sldbench.law(STEP)([{"params": 1e9, "tokens": 1e11}], "dense")[0]["batch_size"] > 1e6
 
@@ -67,11 +65,15 @@ def test_several_outputs_on_the_command_line(run):
     status, out, _ = run("predict", "deepseek", "compute=1e20", "--json")
     row = json.loads(out)
     assert (status, list(row)) == (0, ["compute", "learning_rate", "batch_size", "flop_per_token", "tokens"])
-    status, out, _ = run("predict", "step_law", "params=1e9", "tokens=1e10", "--gradients", "--json")
+    status, out, _ = run(
+        "predict", "step_law", "params=1e9", "tokens=1e10", "--group", "dense", "--gradients", "--json"
+    )
     row = json.loads(out)
     assert list(row)[2:6] == ["learning_rate", "batch_size", "d_learning_rate_d_params", "d_learning_rate_d_tokens"]
     np.testing.assert_allclose(row["d_learning_rate_d_params"], -0.713 * row["learning_rate"] / 1e9)
-    status, out, _ = run("gradient", "step_law", "params=1e9", "tokens=1e10", "--weights", "0,1", "--json")
+    status, out, _ = run(
+        "gradient", "step_law", "params=1e9", "tokens=1e10", "--group", "dense", "--weights", "0,1", "--json"
+    )
     assert json.loads(out)["d_output_d_params"] == 0
     out = run("show", "step_law")[1]
     assert "learning_rate, batch_size = (c*params**alpha*tokens**beta, d*tokens**gamma)" in out

@@ -73,7 +73,9 @@ def test_errors_without_a_covariance_are_shown_and_not_drawn():
     law = dataclasses.replace(LAW, sources={GROUP: alone})
     assert law.stderr_of(GROUP).B == 1293.0
     assert law.covariance_of(GROUP) is None
-    with pytest.raises(ValueError, match="chinchilla: the errors of any group are not known"):
+    with pytest.raises(
+        ValueError, match="chinchilla: the errors of any group are known one by one, and not how they vary"
+    ):
         jl.published_draws(law)
 
 

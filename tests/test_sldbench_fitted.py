@@ -41,7 +41,6 @@ def test_coefficients_are_those_of_a_fit(name, runs):
     r2 = 1 - np.mean((measured - np.asarray(predicted)) ** 2) / np.var(measured)
     assert abs(r2 - fit.scores.r2) < 1e-9
     assert abs(r2 - FITTED[name][0]) < 1e-6
-    assert jl.as_dict(law.stderr_of("all_data")) == pytest.approx(jl.as_dict(shipped.stderr["all_data"]), rel=0.01)
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -52,10 +51,11 @@ def test_predicts_runs_of_larger_scale(name, runs):
         assert abs(found.scores.r2 - r2) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["moe_onset", "parallel_square_root"])
+@pytest.mark.parametrize("name", ["moe_onset", "parallel_square_root", *FITTED])
 def test_covariances_are_those_of_the_fit(name, runs):
     law = jl.laws[name]
-    fit = jl.fit(law, runs({"moe_onset": "moe"}.get(name, "parallel")))
+    table = {"moe_onset": "moe", "parallel_square_root": "parallel"}.get(name, name)
+    fit = jl.fit(law, runs(table), starts=starts_of(law) if name in FITTED else 64)
     order = [fit.names.index(v.name) for v in jl.variables(law.coefs)]
     for group in law.groups:
         covariance = fit.covariance[group][np.ix_(order, order)]

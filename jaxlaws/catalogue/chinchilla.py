@@ -43,8 +43,10 @@ LAW = Law(
     title="loss from parameters and tokens",
     question="How large a model, on how many tokens?",
     advice=(
-        "The first choice for dense models. Its exponents come from one data set and tokenizer: fit your own runs for "
-        "others. It knows no repeated data, and no data quality."
+        "The first choice for dense models: besiroglu2024, which has errors; sardana2024 where a small model is "
+        "trained for very long; hoffmann2022 to repeat the original. Their best models differ by several times. Its "
+        "exponents come from one data set and tokenizer: fit your own runs for others. It knows no repeated data, and "
+        "no data quality."
     ),
     fn=loss,
     inputs=Inputs,

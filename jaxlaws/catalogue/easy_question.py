@@ -64,8 +64,9 @@ LAW = Law(
     title="negated Brier score on easy questions",
     question="What will a task's score be?",
     advice=(
-        "For tasks of which only large models get better. How soon and how fast the score of mmlu, hindu_knowledge and "
-        "conceptual_combinations rises beyond their runs is assumed, not seen."
+        "For tasks of which only large models get better. How soon and how fast the score of mmlu, hindu_knowledge, "
+        "conceptual_combinations, analogical_similarity, arithmetic and parsinlu_qa_mc rises beyond their runs is "
+        "assumed, not seen."
     ),
     fn=score,
     inputs=Inputs,

@@ -54,8 +54,9 @@ LAW = Law(
     title="loss from parameters and tokens, not separable",
     question="How large a model, on how many tokens?",
     advice=(
-        "Where chinchilla is not close enough on runs like its own: data help large models faster than small ones. "
-        "Nine coefficients take many runs to fit, and are not told far beyond them."
+        "Where chinchilla is not close enough on runs like its own: data go on helping large models for longer. Nine "
+        "coefficients take many runs to fit, and tell nothing far beyond them: the loss goes to 0, and an allocation "
+        "ends at whatever bound of params it is given."
     ),
     fn=loss,
     inputs=Inputs,

@@ -18,7 +18,9 @@ class Inputs:
         aliases=("num_params", "N"),
     )
     tokens: Scalar = var("training tokens", unit="tokens", range=(1.6e10, 1.3e11), aliases=("num_tokens", "D"))
-    granularity: Scalar = var("width of the feed-forward layer over that of an expert", range=(1, 16), aliases=("G",))
+    granularity: Scalar = var(
+        "width of the feed-forward layer over that of an expert", range=(1, 16), bounds=(1, inf), aliases=("G",)
+    )
 
 
 @record

@@ -14,9 +14,9 @@ class Inputs:
 
     lr: Scalar = var("peak learning rate", range=(0.0002441, 0.0221))
     bsz: Scalar = var("batch size", unit="sequences of 2048 tokens", range=(16, 2048))
-    data_size: Scalar = var("training tokens", unit="tokens", range=(2e9, 1e11))
+    data_size: Scalar = var("training tokens", unit="tokens", range=(2e9, 1e11), aliases=("tokens", "D"))
     non_embedding_param_size: Scalar = var(
-        "parameters without embeddings", unit="parameters", range=(59968512, 1073741824)
+        "parameters without embeddings", unit="parameters", range=(59968512, 1073741824), aliases=("params", "N")
     )
 
 
@@ -62,6 +62,30 @@ BEST_LR = "log_lr + lr_params*log(non_embedding_param_size/1e9) + lr_data*log(da
 U = f"(log(lr/1e-3) - ({BEST_LR}))"
 W = "(log(bsz/1e2) - (log_bsz + bsz_data*log(data_size/1e11)))"
 
+COVARIANCE = (
+    (1.69481e-05,),
+    (-1.509428e-05, 1.379987e-05),
+    (-6.026049e-07, 4.427333e-07, 2.355006e-07),
+    (4.674626e-07, -3.53868e-07, -7.880564e-08, 1.163835e-07),
+    (-4.049374e-07, 2.894964e-07, 7.283411e-08, -6.669466e-08, 1.217994e-07),
+    (-1.173214e-06, 9.488734e-07, 2.797253e-08, -3.934426e-08, 2.094177e-08, 1.370911e-07),
+    (1.769101e-05, -1.64137e-05, -3.214889e-07, 2.955864e-07, -1.933393e-07, -1.105221e-06, 2.035278e-05),
+    (2.053349e-05, -1.652664e-05, -3.498354e-06, 2.270637e-06, -3.047351e-06, -1.285626e-06, 1.233829e-05,
+     0.0001288492),
+    (4.708534e-06, -4.749132e-06, 1.741508e-06, -1.336518e-07, 6.58099e-07, -1.548171e-07, 7.334336e-06,
+     -2.591617e-05, 0.0001081104),
+    (8.745979e-06, -8.032096e-06, 2.802437e-06, -1.563418e-06, 3.485403e-06, -1.223169e-06, 1.348422e-05,
+     -8.862344e-05, 0.0001743775, 0.0007507366),
+    (1.6803e-05, -1.445634e-05, 6.048425e-07, -4.174883e-08, 5.2189e-07, -2.093114e-06, 1.888956e-05, -5.909455e-06,
+     2.395221e-05, 0.0002015734, 0.0001777423),
+    (-1.17935e-05, 1.077691e-05, 1.323469e-07, -9.163005e-07, 1.197715e-06, 8.431236e-07, -1.194906e-05,
+     -4.478104e-05, 8.888679e-06, 0.0001333362, -1.355819e-05, 7.74216e-05),
+    (-3.059161e-06, 3.181863e-06, -2.114656e-07, -1.118977e-07, -3.021281e-07, 5.060113e-07, -3.756985e-06,
+     -1.580618e-06, 3.716181e-05, 0.000175238, -1.381713e-05, 6.078596e-05, 0.0002885933),
+    (-5.221846e-06, 4.574612e-06, -4.371784e-08, -4.214345e-07, -1.021555e-07, 6.657403e-07, -4.404872e-06,
+     -1.396392e-05, 3.320739e-06, 4.074699e-05, -1.970407e-05, 3.287224e-05, 0.0001175388, 6.631614e-05),
+)  # fmt: skip
+
 LAW = Law(
     title="loss from learning rate and batch size",
     question="Which learning rate and batch size?",
@@ -105,22 +129,7 @@ LAW = Law(
             "2702 runs, R2 0.9850. Fitted without those of 1.07e9 parameters on more than 5e10 tokens, R2 on these is "
             "0.947; without those of 1.07e9 parameters on more than 1e10 tokens, 0.959."
         ),
-        stderr=Coefs(
-            A=0.00412,
-            B=0.00371,
-            C_lr=0.000485,
-            C_both=0.000341,
-            C_bsz=0.000349,
-            alpha=0.00037,
-            beta=0.00451,
-            kappa=0.0114,
-            tilt=0.0104,
-            log_lr=0.0274,
-            lr_params=0.0133,
-            lr_data=0.0088,
-            log_bsz=0.017,
-            bsz_data=0.00814,
-        ),
+        covariance=COVARIANCE,
     ),
     golden=(
         (

@@ -67,6 +67,7 @@ LAW = Law(
         "hash_refit": Coefs(a=-0.0849, b=-0.1234, c=0.0113, d=1.1323, E_start=2.750, E_max=529.5),
     },
     objective="relative",
+    falls_with=("params", "num_experts"),
     formula="exp(a*log(params) - b*log(1/(num_experts - 1 + 1/(1/E_start - 1/E_max)) + 1/E_max)"
     " - c*log(params)*log(1/(num_experts - 1 + 1/(1/E_start - 1/E_max)) + 1/E_max)/log(10) + d*log(10))",
     source=Source(

@@ -56,7 +56,7 @@ LAW = Law(
             reference="Busbridge et al. 2025, arXiv:2502.08606, equation 1 and table 6",
             evidence=(
                 "printed digits, from the text of the paper: 73 runs. Standard errors are its intervals of 90 % over "
-                "3.29; without a covariance, intervals of the loss are too wide"
+                "3.29; without a covariance, they give no interval of the loss"
             ),
             stderr=Coefs(E=0.017, A=4.3, B=24.0, alpha=0.0018, beta=0.0015, k=0.0058),
         )

@@ -1,4 +1,4 @@
-"""Loss of a mixture of experts from its parameters, its tokens, and the share of the parameters that a token meets."""
+"""Loss of a mixture of experts from its parameters, its tokens, and the share of the experts that a token meets."""
 
 from math import inf
 
@@ -13,7 +13,9 @@ class Inputs:
 
     params: Scalar = var("parameters, all experts included", unit="parameters", aliases=("num_params", "N"))
     tokens: Scalar = var("training tokens", unit="tokens", aliases=("num_tokens", "D"))
-    active_share: Scalar = var("share of the experts that a token meets: one minus the sparsity", range=(0.05, 1))
+    active_share: Scalar = var(
+        "share of the experts that a token meets: one minus the sparsity", range=(0.05, 1), bounds=(0, 1)
+    )
 
 
 @record
@@ -43,8 +45,9 @@ LAW = Law(
     title="loss of a mixture of experts, by its sparsity",
     question="How many experts?",
     advice=(
-        "For which share of the parameters a token should meet, at a given size or a given compute: six times params, "
-        "active_share and tokens. It falls with more parameters whatever their memory costs."
+        "For which share of the experts a token should meet, at a given size or a given compute, of which costs take "
+        "it to be the share of the parameters. More parameters of which fewer meet a token are always better to it: "
+        "give params, or an upper bound."
     ),
     fn=loss,
     inputs=Inputs,

@@ -51,7 +51,8 @@ LAW = Law(
     question="Which learning rate and batch size?",
     advice=(
         "For a dense model trained with AdamW and a cosine that falls to a fixed small rate, from its size and "
-        "tokens. It gives the place of the optimum, and not what it costs to miss it: see lr_bsz."
+        "tokens; dense has the printed digits, and dense_mean more of them. It gives the place of the optimum, and not "
+        "what it costs to miss it: see lr_bsz."
     ),
     fn=optimum,
     inputs=Inputs,
@@ -66,7 +67,7 @@ LAW = Law(
     source=Source(reference="Li et al. 2025, arXiv:2503.04715, table 2", evidence="printed digits, from the paper"),
     sources={
         "dense_mean": Source(
-            reference="means over the 1,000 fits to runs drawn again that Li et al. 2025 publish with their code",
+            reference="Li et al. 2025, arXiv:2503.04715, means of the 1,000 fits to runs drawn again in its repository",
             evidence=(
                 "four digits, from a secondary source. 95 % of the fits have alpha in -0.774 to -0.655, beta in 0.271 "
                 "to 0.345, and gamma in 0.534 to 0.606; how these vary together is not told, so they give no interval"

@@ -15,11 +15,17 @@ class Inputs:
     """Inputs of the law."""
 
     non_vocab_parameters: Scalar = var(
-        "parameters without those of the vocabulary", unit="parameters", range=(33222784, 1129891136)
+        "parameters without those of the vocabulary",
+        unit="parameters",
+        range=(33222784, 1129891136),
+        aliases=("non_vocab_params", "N_nv"),
     )
-    vocab_size: Scalar = var("size of the vocabulary", unit="tokens", range=(4096, 64512), integer=True)
+    vocab_size: Scalar = var("words of the vocabulary", unit="words", range=(4096, 64512), integer=True, aliases=("V",))
     num_characters: Scalar = var(
-        "characters of training text", unit="characters", range=(180820540.85207617, 230568338146.8192)
+        "characters of training text",
+        unit="characters",
+        range=(180820540.85207617, 230568338146.8192),
+        aliases=("characters", "H"),
     )
 
 
@@ -58,6 +64,24 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
 
 
 TEXT = "log(num_characters/1e10) + h*(vocab_size/1e4)**-0.5"
+
+COVARIANCE = (
+    (0.001699958,),
+    (0.001667285, 0.001676821),
+    (-0.0001264657, -0.0001636932, 0.0001220805),
+    (2.745125e-05, 1.196927e-05, 7.900622e-08, 1.280223e-05),
+    (0.0001731921, 0.0001836283, -4.353319e-05, 4.84458e-07, 0.0001117901),
+    (-0.0003138446, -0.0003145998, 2.941907e-05, -2.888468e-06, -3.787688e-05, 5.971772e-05),
+    (-2.894171e-05, -3.831881e-05, -4.313637e-06, 6.961875e-06, -5.639633e-06, 6.728636e-06, 7.77317e-06),
+    (3.685194e-05, 5.601782e-05, -3.697385e-05, -4.338643e-07, -1.495791e-06, -9.258199e-06, -7.004313e-07,
+     2.14049e-05),
+    (3.699672e-05, 4.027831e-05, 5.544399e-05, -1.010206e-06, 1.225439e-05, -7.205909e-06, -1.495797e-05,
+     -4.789929e-06, 9.837776e-05),
+    (-0.003319887, -0.003494329, 0.0006432021, -1.024316e-05, -0.002128953, 0.0007460226, 0.000121799, 2.79791e-05,
+     -0.000345022, 0.07912093),
+    (4.372894e-05, 5.536295e-05, 3.482522e-05, -9.582873e-07, -1.412642e-05, -1.037847e-05, -1.299335e-05,
+     8.516024e-06, 8.073517e-05, 0.0002261926, 0.0001272374),
+)  # fmt: skip
 
 LAW = Law(
     title="loss over unigrams from the vocabulary",
@@ -99,19 +123,7 @@ LAW = Law(
             "1080 runs, R2 0.9978. Fitted without the largest vocabulary, R2 on it is 0.9987; without the two largest, "
             "0.9972 on these. Standard errors are as if rows were independent, and many are of one run."
         ),
-        stderr=Coefs(
-            E=0.0412,
-            A=0.0409,
-            B=0.011,
-            P=0.00358,
-            S=0.0106,
-            alpha=0.00773,
-            rho=0.00279,
-            beta=0.00463,
-            h=0.00992,
-            s=0.281,
-            log_c0=0.0113,
-        ),
+        covariance=COVARIANCE,
     ),
     golden=(
         (

@@ -51,10 +51,10 @@ class Outputs:
     loss: Scalar = var("loss less that of guessing tokens by frequency", unit="nat/token")
 
 
-def tokens(x: Inputs) -> Scalar:
-    """The tokens that the characters make, as the law counts them."""
-    v = log(x.vocab_size / 1e3)
-    return x.characters * (COMPRESSION[0] * v * v + COMPRESSION[1] * v + COMPRESSION[2])
+def tokens(vocab_size: Scalar, characters: Scalar) -> Scalar:
+    """The tokens that characters make, as the law counts them."""
+    v = log(vocab_size / 1e3)
+    return characters * (COMPRESSION[0] * v * v + COMPRESSION[1] * v + COMPRESSION[2])
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:
@@ -64,7 +64,7 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
         -c.E
         + c.A1 * power(x.non_vocab_params / 1e6, -c.alpha1)
         + c.A2 * power(embeddings, -c.alpha2)
-        + c.B * power(tokens(x) / 1e9, -c.beta)
+        + c.B * power(tokens(x.vocab_size, x.characters) / 1e9, -c.beta)
     )
 
 
@@ -73,7 +73,8 @@ LAW = Law(
     question="How large a vocabulary?",
     advice=(
         "For the vocabulary that is best for a size and an amount of text. The loss is less than that of guessing "
-        "each token by its frequency, so that vocabularies compare; it is negative. Tokens per character are as in "
+        "each token by its frequency, so that vocabularies compare; it is negative. Of vocabulary and width but "
+        "the product counts: give the width. Tokens per character are as in "
         "the authors' fit, which takes a thousandth of the vocabulary: kept, since the coefficients belong to it."
     ),
     fn=loss,

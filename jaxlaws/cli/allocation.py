@@ -25,10 +25,10 @@ from jaxlaws.cli.search import (
     warn_of_range,
     write,
 )
-from jaxlaws.cli.shared import Command, chosen_law, fraction, output_format
+from jaxlaws.cli.shared import Command, chosen_law, fraction, output_format, warn
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.optimize import costs
-from jaxlaws.optimize.allocation import allocate
+from jaxlaws.optimize.allocation import LEAST, MOST, allocate
 from jaxlaws.tables import DataError
 
 __all__ = ["add_commands"]
@@ -39,6 +39,10 @@ budget or target, and for all combinations of NAME=VALUE,VALUE,... of inputs, of
 min_tokens_per_param, the numbers of the cost, and lower_tokens, upper_tokens and so on; or FILE has such columns, and a
 problem per row. The multiplier is how much the loss changes with the logarithm of the budget, or the logarithm of the
 cost with the target.
+
+The costs:
+
+{costs}
 
 The exit status is 1 if a search found nothing or did not end at the best, and 2 for bad input."""
 
@@ -59,19 +63,19 @@ def add_commands(command: Command) -> None:
         "jaxlaws allocate chinchilla --budget 1e22 --min-tokens-per-param 0,100,1000\n"
         "jaxlaws allocate moe --budget 1e9 --cost moe-active --upper num_experts=64 --power-of-two num_experts\n"
         "jaxlaws allocate sparsity --budget 1e22 --upper params=1e11,active_share=1\n"
-        "jaxlaws allocate fine_grained_moe --group moe --budget 1e22 --cost fine-grained --power-of-two granularity\n"
+        "jaxlaws allocate fine_grained_moe --group moe --budget 1e22 --cost fine-grained --experts 64 \\\n"
+        "  --power-of-two granularity\n"
         "jaxlaws allocate precision --budget 1e22 --cost bits activation_bits=16 kv_bits=16",
-        ALLOCATE,
+        ALLOCATE.format(costs="\n".join(f"  {_option(name):24}{_first_line(name)}" for name in costs.__all__)),
     )
     search_arguments(sub)
     limit = sub.add_mutually_exclusive_group()
     limit.add_argument("--budget", metavar="C,...", type=number_list, help="the most it may cost; FLOP by default")
     limit.add_argument("--target", metavar="L,...", type=number_list, help="reach this loss, at the least cost")
-    names = ", ".join(map(_option, costs.__all__))
-    about = f"what is paid for: {names}, or a word that only one of them has (default training)"
+    about = "what is paid for: one of the costs above, or a word that only one of them has (default training)"
     sub.add_argument("--cost", metavar="COST", type=_cost, help=about)
     for name, users in _numbers_of_costs().items():
-        about = f"for {', '.join(map(_option, users))}"
+        about = f"{_about(name, users)} (for {', '.join(map(_option, users))})"
         sub.add_argument(f"--{_option(name)}", metavar="X,...", type=number_list, help=about)
     sub.add_argument("--lower", metavar="NAME=X,...", type=entries, help="least values of inputs")
     sub.add_argument("--upper", metavar="NAME=X,...", type=entries, help="largest values of inputs")
@@ -87,6 +91,22 @@ def add_commands(command: Command) -> None:
         type=fraction,
         help="also find how far each input can move for 1%%, or 0.01, of the loss",
     )
+
+
+def _first_line(cost: str) -> str:
+    """What a cost is, in a few words."""
+    return re.sub(r" \(.*|\.$", "", (inspect.getdoc(getattr(costs, cost)) or "").splitlines()[0])
+
+
+def _about(name: str, users: list[str]) -> str:
+    """What a number of costs is, from the first of them that says so."""
+    for cost in users:
+        found = re.search(
+            rf"^    {name}: (?!See )(.*?[.;])(?=\s|$)", inspect.getdoc(getattr(costs, cost)) or "", re.M | re.S
+        )
+        if found:
+            return re.sub(r"\s+", " ", found[1]).rstrip(".;").replace("%", "%%")
+    raise LookupError(name)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -139,8 +159,15 @@ def _allocate(args: argparse.Namespace) -> None:
         best = jax.tree.map(np.asarray, allocate(law, problems.columns["group"], **{**options, **given}))
     except (TypeError, ValueError) as error:
         text = re.sub("use (upper|lower)=", r"use --\1", problems.in_words(error))
-        text = re.sub(r"give cost=jl.costs.(\w+)\(\)", lambda named: f"give --cost {_option(named[1])}", text)
-        raise DataError(text.replace("give cost=", "give another --cost")) from None
+        text = re.sub(r"(lower|upper)={'(\w+)': \.\.\.}", r"--\1 \2=..., --in-range", text)
+        text = re.sub(
+            r"give cost=jl.costs.(\w+)\((\w+)=(\d+)\)",
+            lambda named: f"give --cost {_option(named[1])} --{_option(named[2])} {named[3]}",
+            text,
+        )
+        raise DataError(
+            text.replace("give cost=", "give another --cost").replace("another cost=", "another --cost")
+        ) from None
     spread, drawn = None, None
     if args.draws is not None:
         coefs = draws_of(args, law, problems.columns["group"])
@@ -165,6 +192,11 @@ def _allocate(args: argparse.Namespace) -> None:
         {name: values.tolist() for name, values in rows.items()},
         lambda: _show(args, problems, free, rows, spread),
     )
+    for v in free:
+        if (far := [x for x in rows[v.name] if not LEAST < x < MOST]) and rows["feasible"].any():
+            warn(
+                f"{v.name} ends at {far[0]:g}, as far as is tried; give --lower or --upper {v.name}=..., or --in-range"
+            )
     answered = rows["feasible"] & rows["converged"]
     warn_of_range(law, {v.name: np.broadcast_to(getattr(best.inputs, v.name), shape)[answered] for v in inputs})
     none = "no allocation meets all constraints"

@@ -187,7 +187,9 @@ def published_draws(law: Law, group: str | None = None, draws: int = 2000, *, se
     if not chosen:
         whose = "any group" if group is None else f"group {group!r}"
         hint = f"; those of {', '.join(map(repr, known))} are" if known else ""
-        raise ValueError(f"{law.name}: the errors of {whose} are not known{hint}")
+        apart = any(law.stderr_of(name) is not None for name in law.groups if group in (None, name))
+        missing = "not known" if not apart else "known one by one, and not how they vary together"
+        raise ValueError(f"{law.name}: the errors of {whose} are {missing}{hint}")
     return Draws(
         law=law,
         coefs={name: _normal(law, name, draws, seed) for name in chosen},

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import Literal
 from jax.tree_util import Partial
 
 from jaxlaws.arguments import beyond_setting, check_law, check_weights, number, setting
@@ -89,8 +90,8 @@ def allocate(
         target: The loss to reach, at most.
         cost: A function from the record of the inputs to a positive number: see `jl.costs`. By default
             6 * params * tokens.
-        lower: Lower bounds by name of the input; by default 1e-6, 1 for whole numbers, or the least that the law takes.
-        upper: Upper bounds by name; by default 1e18.
+        lower: Lower bounds by name of the input; by default 1e-6, 1 for whole numbers, or the least that makes sense.
+        upper: Upper bounds by name; by default 1e18, or the most that makes sense.
         max_epochs: tokens are at most so many times the unique_tokens, for a law that has both.
         min_tokens_per_param: tokens are at least so many times the parameters, those that a law counts: for a small
             model that is trained for longer than is best for its compute. 0 is no bound.
@@ -123,6 +124,9 @@ def allocate(
         (True, True)
     """
     check_law(law)
+    if law.output_shape == ("output",):
+        outputs = ", ".join(law.output_columns)
+        raise TypeError(f"{law.name} has no loss to minimise; call it for what is best for its inputs: {outputs}")
     if (budget is None) == (target is None):
         raise TypeError(f"{law.name}: give budget or target, and not both")
     if not callable(cost):
@@ -163,9 +167,9 @@ def allocate(
     whole = tuple(v.name for v in free if v.integer) if integers is None else _among(law, integers, names, "integers")
     powers = _among(law, powers_of_two, names, "powers_of_two")
     for v in free:
-        least = 1.0 if v.name in (*whole, *powers) else max(LEAST, v.floor or 0)
+        least = 1.0 if v.name in (*whole, *powers) else max(LEAST, v.floor or 0, v.bounds[0])
         options[f"lower {v.name}"] = (least, ())
-        options[f"upper {v.name}"] = (MOST, ())
+        options[f"upper {v.name}"] = (min(MOST, v.bounds[1]), ())
     for kind, bounds in (("lower", lower), ("upper", upper)):
         if not isinstance(bounds, (Mapping, type(None))):
             raise TypeError(f"{law.name}: {kind} must be a dict of bounds by name, such as {{{names[0]!r}: 1e9}}")
@@ -175,6 +179,7 @@ def allocate(
     cost = cost if isinstance(cost, Partial) else Partial(cost)
     leaves, tree = jax.tree.flatten(cost, is_leaf=lambda x: isinstance(x, list))  # a list of numbers is one array
     options |= {f"number {i} of cost": (leaf, ()) for i, leaf in enumerate(leaves)}
+    _check_ends(law, names, tree, lower or {}, upper or {})
 
     values, arrays, dtype, shape, traced = prepared(law, group, given, dict.fromkeys(names, ()), options)
     if not traced:
@@ -242,6 +247,34 @@ def _among(law: Law, chosen: Any, names: tuple[str, ...], what: str) -> tuple[st
                 f"{law.name}: {what} of {name!r}, which is not searched for; searched for: {', '.join(names)}"
             )
     return found
+
+
+def _check_ends(
+    law: Law, names: tuple[str, ...], cost: Any, lower: Mapping[str, Any], upper: Mapping[str, Any]
+) -> None:
+    """A ValueError for inputs that nothing keeps from growing, or from vanishing."""
+    from_below, from_above = ({_proper(law, name) for name in bounds} for bounds in (lower, upper))
+    ends = "give {0}, or {1}={{{0!r}: ...}}, or another cost=".format
+    for v in variables(law.inputs):
+        if v.name not in names:
+            continue
+        if v.name in law.rises_with and v.name not in from_below and v.bounds[0] <= 0:
+            raise ValueError(f"{law.name}: nothing keeps {v.name} from vanishing; {ends(v.name, 'lower')}")
+        if v.name in law.falls_with and v.name not in (*from_above, *_counted(law, cost)) and v.bounds[1] > MOST:
+            raise ValueError(f"{law.name}: {v.name} costs nothing, and the more the better; {ends(v.name, 'upper')}")
+
+
+@functools.lru_cache
+def _counted(law: Law, cost: Any) -> frozenset[str]:
+    """The inputs that a cost is computed from."""
+    fields = variables(law.inputs)
+    inputs = law.inputs(**{v.name: np.ones([law.sizes[axis] for axis in v.shape]) for v in fields})
+    jaxpr = jax.make_jaxpr(jax.tree.unflatten(cost, [1.0] * cost.num_leaves))(inputs).jaxpr
+    used = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if used & {*equation.outvars}:
+            used |= {v for v in equation.invars if not isinstance(v, Literal)}
+    return frozenset(v.name for v, x in zip(fields, jaxpr.invars, strict=True) if x in used)
 
 
 def _as_bound(ratio: _Ratio, values: dict[str, Any], given: Mapping[str, Any], names: tuple[str, ...], xp: Any) -> bool:

@@ -44,7 +44,7 @@ def training(inputs: Any) -> Scalar:
 
 
 def training_and_inference(inference_tokens: Any) -> Partial:
-    """FLOP of training and of serving so many tokens, 2 for each parameter (Sardana et al. 2023, arXiv:2401.00448).
+    """FLOP of training and of serving so many tokens, 2 for each parameter (Sardana et al. 2024, arXiv:2401.00448).
 
     Args:
         inference_tokens: Tokens that the model reads and writes in its life.
@@ -87,21 +87,30 @@ def _training_in_bits(inputs: Any, inference_tokens: Any) -> Scalar:
     return _training_and_inference(inputs, inference_tokens) * (sum(kinds) / (16 * len(kinds)))
 
 
-def vocabulary(inputs: Any) -> Scalar:
+def vocabulary(width: Any = None) -> Partial:
     """FLOP of training with embeddings: 6 for each token and each parameter (Tao et al. 2024, arXiv:2407.13623).
 
-    A larger vocabulary makes fewer tokens of the same characters, and adds vocab_size * width parameters.
+    A larger vocabulary makes fewer tokens of the same characters, as many as the law `vocabulary` counts, and adds
+    vocab_size * width parameters.
+
+    Args:
+        width: Width of the embeddings, for a law without such an input.
 
     Example:
         >>> import jaxlaws as jl
         >>> sizes = {"non_vocab_params": 7e9, "vocab_size": 6e4, "width": 4096, "characters": 1e12}
-        >>> print(f"{jl.costs.vocabulary(jl.laws['vocabulary'].inputs(**sizes)):.4g}")
+        >>> print(f"{jl.costs.vocabulary()(jl.laws['vocabulary'].inputs(**sizes)):.4g}")
         2.889e+22
     """
-    from jaxlaws.catalogue.vocabulary import tokens  # the one law that counts characters
+    return Partial(_vocabulary, width=width)
 
-    embeddings = _named(inputs, "vocab_size") * _named(inputs, "width")
-    return 6 * (_params(inputs) + embeddings) * tokens(inputs)
+
+def _vocabulary(inputs: Any, width: Any) -> Scalar:
+    from jaxlaws.catalogue.vocabulary import tokens
+
+    words = _named(inputs, "vocab_size")
+    embeddings = words * (_named(inputs, "width") if width is None else width)
+    return 6 * (_params(inputs) + embeddings) * tokens(words, _named(inputs, "characters"))
 
 
 def weight_bytes(inputs: Any) -> Scalar:
@@ -118,10 +127,11 @@ def weight_bytes(inputs: Any) -> Scalar:
 def distillation(teacher_params: Any, teacher_tokens: Any = 0.0, inference_tokens: Any = 0.0) -> Partial:
     """FLOP of distillation: a student is trained on what a teacher says of each token (Busbridge et al. 2025).
 
-    That is 6 * params * tokens for the student and 2 * teacher_params * tokens for the teacher (arXiv:2502.08606).
+    That is 6 * params * tokens for the student and 2 * teacher_params * tokens for the teacher (arXiv:2502.08606, which
+    adds what attention costs).
 
     Args:
-        teacher_params: Parameters of the teacher.
+        teacher_params: Parameters of the teacher; 0 if what it says is at hand already.
         teacher_tokens: Tokens that the teacher has still to be trained on, with 6 * teacher_params * teacher_tokens.
         inference_tokens: Tokens that the student serves; see
             [`training_and_inference`][jaxlaws.costs.training_and_inference].
@@ -146,8 +156,8 @@ def moe_total(expert_share: Any = 2 / 3) -> Partial:
 
     Args:
         expert_share: The part of the dense model that there is once for each expert: 2/3 where every feed-forward
-            layer of the usual width has experts. A law whose params are those of all experts, as `sparsity`, needs
-            none.
+            layer of the usual width has experts. A law whose params are those of all experts, as `sparsity` and
+            `fine_grained_moe`, needs none.
 
     Example:
         >>> import jaxlaws as jl
@@ -175,7 +185,7 @@ def moe_active(expert_share: Any = 2 / 3, experts_per_token: Any = 1) -> Partial
 
 
 def _moe(inputs: Any, expert_share: Any, experts_per_token: Any) -> Scalar:
-    if hasattr(inputs, "active_share"):  # of all parameters
+    if hasattr(inputs, "active_share") or hasattr(inputs, "granularity"):  # params are those of all experts
         return _params(inputs) if experts_per_token is None else _active(inputs)
     experts = _named(inputs, "num_experts")
     experts = experts if experts_per_token is None else experts_per_token
@@ -183,7 +193,7 @@ def _moe(inputs: Any, expert_share: Any, experts_per_token: Any) -> Scalar:
 
 
 def fine_grained(
-    experts: Any = 64, routing_flop: Any = 14.0, inference_tokens: Any = 0.0, width_per_layer: Any = 64
+    experts: Any, routing_flop: Any = 14.0, inference_tokens: Any = 0.0, width_per_layer: Any = 64
 ) -> Partial:
     """FLOP of training a mixture of fine-grained experts, and of serving it (Krajewski et al. 2024, arXiv:2402.07871).
 
@@ -202,7 +212,7 @@ def fine_grained(
 
     Example:
         >>> import jaxlaws as jl
-        >>> cost = jl.costs.fine_grained()
+        >>> cost = jl.costs.fine_grained(experts=64)
         >>> print(f"{cost(jl.laws['fine_grained_moe'].inputs(params=4.3e9, tokens=4.37e9, granularity=8)):.3g}")
         2.94e+18
     """
@@ -236,7 +246,7 @@ def stream_memory(bytes_per_stream: Any, bytes_per_param: Any = 2) -> Partial:
 
 
 def _stream_memory(inputs: Any, bytes_per_stream: Any, bytes_per_param: Any) -> Scalar:
-    return bytes_per_param * _params(inputs) + bytes_per_stream * inputs.parallel_size
+    return bytes_per_param * _params(inputs) + bytes_per_stream * _named(inputs, "parallel_size")
 
 
 def stream_latency(
@@ -266,7 +276,7 @@ def stream_latency(
 
 
 def _stream_latency(inputs: Any, bytes_per_second: Any, flop_per_second: Any, **memory: Any) -> Scalar:
-    compute = 2 * _params(inputs) * inputs.parallel_size / flop_per_second
+    compute = 2 * _params(inputs) * _named(inputs, "parallel_size") / flop_per_second
     return _stream_memory(inputs, **memory) / bytes_per_second + compute
 
 
@@ -282,7 +292,7 @@ def _active(inputs: Any) -> Any:
     """The number of parameters that a token meets."""
     if hasattr(inputs, "granularity"):
         about = f"this cost does not know how many params of {_law(inputs)} a token meets"
-        raise TypeError(f"{about}; give cost=jl.costs.fine_grained()")
+        raise TypeError(f"{about}; give cost=jl.costs.fine_grained(experts=64)")
     params = _params(inputs)
     return params * inputs.active_share if hasattr(inputs, "active_share") else params
 
@@ -292,9 +302,10 @@ def _tokens(inputs: Any) -> Any:
 
 
 def _named(inputs: Any, name: str) -> Any:
-    if not hasattr(inputs, name):
+    found = [v.name for v in variables(type(inputs)) if name in (v.name, *v.aliases)]
+    if not found:
         raise TypeError(f"this cost needs an input called {name}, which {_law(inputs)} does not have; give cost=")
-    return getattr(inputs, name)
+    return getattr(inputs, found[0])
 
 
 def _law(inputs: Any) -> str:

@@ -196,10 +196,17 @@ def _pow(x: Any, exponent: Any) -> Curve:
     )
 
 
-def _saturation(x: Any) -> Curve:
-    """1 - exp(-x): the second derivative of its logarithm by that of x has the sign of 1 - x - exp(-x), below 0."""
+def _saturation(x: Any, least: Any) -> Curve:
+    """1 - exp(least - x), or 0 up to there.
+
+    The second derivative of its logarithm by that of x has the sign of exp(least - x) * (1 - x) - exp(2 * (least - x)),
+    which is that of 1 - x - exp(least - x): it falls with x, and is -least at x = least.
+    """
+    if isinstance(least, Curve):
+        return _UNKNOWN
     x = _as_curve(x)
-    return Curve(False, x.concave, False, _log_concave(x), -jnp.expm1(-x.low), -jnp.expm1(-x.high))
+    low, high = (-jnp.expm1(-jnp.maximum(end - least, 0)) for end in (x.low, x.high))
+    return Curve(False, x.concave & (x.low >= least), False, _log_concave(x) & (least >= 0), low, high)
 
 
 def _worn(amount: Any, limit: Any, scale: Any) -> Curve:
