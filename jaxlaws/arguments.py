@@ -177,6 +177,8 @@ def _coefficients(law: Law, group: Any) -> tuple[Any, Any]:
             wrong = ", ".join(sorted(names ^ set(group)))
             raise TypeError(f"{law.name}: missing or unknown coefficients: {wrong}")
         return law.coefs(**group), None
+    if not law.groups:
+        raise TypeError(f"{law.name} has no group; coefficients are needed, such as those of a fit, not {group!r}")
     return _stacked(law), group_ids(law, group)
 
 

@@ -35,6 +35,10 @@ class DataError(ValueError):
     """A table that cannot be used; the message names the column and the rows."""
 
 
+class NoGroupError(DataError):
+    """A table that does not say which of several groups its rows belong to."""
+
+
 class RangeWarning(UserWarning):
     """Rows of a table lie outside the range that a law was fitted on; the message counts them."""
 
@@ -344,7 +348,7 @@ def _group(law: Law, frame: Frame, group: Any, first_row: int) -> Any:
         if not law.groups:
             raise DataError(f"{law.name} has no group; give coefficients, such as those of a fit")
         known = ", ".join(map(repr, list(law.groups)[:4])) + (", ..." if len(law.groups) > 4 else "")
-        raise DataError(
+        raise NoGroupError(
             f"{law.name} has {len(law.groups)} groups, and the table no column 'group': name a group, such as {known}"
         )
     if isinstance(group, str) and group not in law.groups:

@@ -138,7 +138,7 @@ def test_a_law_in_a_file(tmp_path, run):
         jl.law_in(path)
     assert run("show", path)[2] == f"jaxlaws: {path}: ValueError: {path} has no law called LAW\n"
     path.write_text("1 / 0\n")
-    assert run("show", path)[2] == f"jaxlaws: {path}: ZeroDivisionError: division by zero\n"
+    assert run("show", path)[2] == f"jaxlaws: {path}, line 1: ZeroDivisionError: division by zero\n"
     assert run("show", tmp_path / "other.py")[0] == 2
 
 

@@ -88,7 +88,8 @@ def test_the_decision_is_as_sure_as_the_published_errors_say(run, tmp_path):
     assert found["params_low"] < 7e10 < found["params"] < 1.3e11 < found["params_high"]
     jl.published_draws(LAW, GROUP).save(tmp_path / "draws.parquet")
     assert run(*args, "--draws", tmp_path / "draws.parquet")[1] == out
-    assert "published: unknown group 'hoffmann2022'" in run(*args[:2], *args[4:], "--draws", "published")[2]
+    status, _, err = run(*args[:2], *args[4:], "--draws", "published")
+    assert (status, err) == (2, "jaxlaws: only besiroglu2024 has published errors: add --group besiroglu2024\n")
     assert "the errors of any group are not known" in run("allocate", "kaplan", *args[4:], "--draws", "published")[2]
 
 

@@ -20,7 +20,7 @@ import jax
 
 import jaxlaws
 from jaxlaws.cli import about, allocation, fitting, holdout, mixture, plot, prediction
-from jaxlaws.cli.shared import NotFoundError
+from jaxlaws.cli.shared import NotFoundError, own_error
 from jaxlaws.law import UnknownNameError
 from jaxlaws.tables import DataError
 
@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         args.run(args)
         sys.stdout.flush()
     except (DataError, UnknownNameError) as error:
-        return _fail(error)
+        return _fail(_of_own_law(error) or error)
     except NotFoundError as error:
         return _fail(error, status=1)
     except BrokenPipeError:  # the reader of the output has seen enough
@@ -82,7 +82,17 @@ def _run(args: argparse.Namespace) -> int:
         return _fail(f"{error.filename}: {reason}" if error.filename else reason)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if told := _of_own_law(error):
+            return _fail(told)
+        raise
     return 0
+
+
+def _of_own_law(error: Exception) -> str:
+    """What to say of an error that a law in a file raised; nothing of others, or where that is said already."""
+    told = own_error(error)
+    return f"{told}; jaxlaws.testing.check_law tests a law" if told and told not in str(error) else ""
 
 
 def _fail(message: object, status: int = 2) -> int:

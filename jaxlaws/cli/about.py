@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from jaxlaws.cli.shared import ERRORS, Command, known_group, known_law, law_argu
 from jaxlaws.law import Law, Source, Var, as_dict, variables
 
 __all__ = ["add_commands"]
+
+DIGITS = 7  # of coefficients, for people
 
 
 def add_commands(command: Command) -> None:
@@ -74,6 +77,8 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
+    from jaxlaws.display import screen_width
+
     law = known_law(args.law)
     names = list(law.groups) if args.group is None else [known_group(law, args.group)]
     groups = {name: as_dict(law.groups[name]) for name in names}
@@ -82,35 +87,37 @@ def _show(args: argparse.Namespace) -> None:
         return print_json({"name": law.name, **_about(law), "groups": groups, "sources": sources})
     print(f"{law.name}: {law.title}\n\n{law.output_text} = {law.formula}\n")
     for line in filter(None, (law.question, law.advice)):
-        print(textwrap.fill(line, 100))
+        print(textwrap.fill(line, screen_width(), break_long_words=False, break_on_hyphens=False))
     print()
-    inputs = [
-        (
-            _names(law, v),
-            v.description,
-            v.unit,
-            _range(v.range),
-            "" if v.floor is None else f"{v.floor:g}",
-        )
+    header = ["input", "what", "unit", "fitted on", "floor"]
+    inputs: list[tuple[str, ...]] = [
+        (_names(law, v), v.description, v.unit, _range(v.range), "" if v.floor is None else f"{v.floor:g}")
         for v in variables(law.inputs)
     ]
-    print_table(("input", "what", "unit", "fitted on", "floor"), inputs)
+    if not any(row[-1] for row in inputs):
+        header, inputs = header[:-1], [row[:-1] for row in inputs]
+    print_table(header, inputs)
     print()
     outputs = [(_names(law, v), v.description, v.unit) for v in variables(law.outputs)]
     print_table(("output", "what", "unit"), outputs)
     print()
     _show_coefs(law, groups)
     print()
-    apart = {name: law.sources[name] for name in names if name in law.sources}
     facts = {"objective": ERRORS[law.objective], **_facts(law.source)}
     for key, value in facts.items():
         print(f"{key:9} {value}")
-    for name, source in apart.items():
-        for key, value in {"group": name, **_facts(source)}.items():
+    apart: dict[tuple[Any, ...], list[str]] = {}  # groups of the same source are told together
+    for name in names:
+        apart.setdefault(tuple(_facts(law.source_of(name)).items()), []).append(name)
+    apart.pop(tuple(_facts(law.source).items()), None)
+    for source, members in apart.items():
+        for key, value in (("group", ", ".join(members)), *source):
             print(f"{key:9} {value}")
 
 
 def _show_coefs(law: Law, groups: dict[str, Any]) -> None:
+    from jaxlaws.display import screen_width, table_width
+
     about = [(v.name, v.description, v.unit, _bounds(v)) for v in variables(law.coefs)]
     header = ("coefficient", "what", "unit", "fitted within")
     errors = {name: {} if (e := law.stderr_of(name)) is None else as_dict(e) for name in groups}
@@ -119,26 +126,44 @@ def _show_coefs(law: Law, groups: dict[str, Any]) -> None:
         for name, coefs in groups.items():
             print(f"\ngroup {name}")
             for field, value in coefs.items():
-                start = f"  {field} = "
-                text = np.array2string(np.asarray(value), prefix=start, max_line_width=200, floatmode="unique")
-                print(start + text)
-    elif len(groups) <= 2:
+                _show_array(f"  {field} = ", value, _digits)
+                if errors[name]:
+                    _show_array(f"  {field} ± ", errors[name][field], _error)
+    else:
         columns: dict[str, list[str]] = {}
         for name, coefs in groups.items():
-            columns[name] = [repr(value) for value in coefs.values()]
+            columns[name] = list(map(_digits, coefs.values()))
             if errors[name]:
-                columns[f"{name} ±"] = [f"{error:g}" for error in errors[name].values()]
-        rows = [(*row, *(column[i] for column in columns.values())) for i, row in enumerate(about)]
-        print_table((*header, *columns), rows)
-    else:
-        print_table(header, about)
-        print()
-        rows = []
-        for name, coefs in groups.items():
-            rows.append((name, *map(repr, coefs.values())))
-            if errors[name]:
-                rows.append(("±", *(f"{error:g}" for error in errors[name].values())))
-        print_table(("group", *(v.name for v in variables(law.coefs))), rows)
+                columns[f"{name} ±"] = list(map(_error, errors[name].values()))
+        beside = [(*row, *(column[i] for column in columns.values())) for i, row in enumerate(about)]
+        if len(groups) <= 2 and table_width((*header, *columns), beside) <= screen_width():
+            print_table((*header, *columns), beside)
+        else:
+            rows = [("±" if name not in groups else name, *column) for name, column in columns.items()]
+            print_table(header, about)
+            print()
+            print_table(("group", *(v.name for v in variables(law.coefs))), rows)
+    if any(float(_digits(x)) != x for coefs in groups.values() for value in coefs.values() for x in np.ravel(value)):
+        print(f"\n{DIGITS} digits; all of them: --json, or jl.laws[{law.name!r}].groups")
+
+
+def _show_array(start: str, value: Any, text: Callable[[float], str]) -> None:
+    """A coefficient, on as many lines as it takes."""
+    from jaxlaws.display import screen_width
+
+    form: Any = {"float_kind": text}
+    array, width = np.asarray(value, np.float64), screen_width()
+    print(start + np.array2string(array, prefix=start, max_line_width=width, formatter=form))
+
+
+def _digits(value: float) -> str:
+    """A coefficient for people."""
+    return f"{value:.{DIGITS}g}"
+
+
+def _error(value: float) -> str:
+    """A standard error for people."""
+    return f"{value:g}"
 
 
 def _facts(source: Source) -> dict[str, Any]:
@@ -163,7 +188,9 @@ def _bounds(v: Var) -> str:
 def _names(law: Law, v: Var) -> str:
     """How a table may call an input or an output."""
     columns = v.column_names(law.sizes)
-    return f"{v.name} ({columns[0]} to {columns[-1]})" if v.shape else ", ".join((v.name, *v.aliases))
+    if not v.shape:
+        return ", ".join((v.name, *v.aliases))
+    return f"{v.name} ({columns[0]} to {columns[-1]})" if law.groups else f"{v.name} ({columns[0]}, ...)"  # any number
 
 
 def _about(law: Law) -> dict[str, Any]:

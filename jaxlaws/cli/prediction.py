@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import narwhals as nw
@@ -18,6 +19,7 @@ from jaxlaws.cli.shared import (
     FORMATS,
     Command,
     attended,
+    check_names,
     chosen_law,
     coefs_argument,
     count_of,
@@ -40,7 +42,7 @@ from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import Tally
-from jaxlaws.tables import DataError, Outside
+from jaxlaws.tables import DataError, NoGroupError, Outside
 
 __all__ = ["add_commands"]
 
@@ -286,6 +288,13 @@ def _group(law: Law, args: argparse.Namespace) -> str | None:
     return column
 
 
+def _check_complete(names: Collection[str], law: Law) -> None:
+    """A DataError for an input that NAME=VALUE does not give."""
+    for v, column in law.columns:
+        if column not in names and not any(alias in names for alias in v.aliases):
+            raise DataError(f"no {column} ({v.description}); give {column}=VALUE, too")
+
+
 @contextlib.contextmanager
 def _open(
     law: Law,
@@ -310,8 +319,19 @@ def _open(
     )
     try:
         with opened as reader:
+            if name == "inputs":
+                known = [*numbers, "group", *filter(None, [args.group_column])]
+                check_names(reader.schema.names, known, law)
+            if name == "inputs" and not more:
+                _check_complete(reader.schema.names, law)
             if args.group_column is not None and args.group_column not in reader.schema.names:
                 raise tables.missing(reader.schema.names, args.group_column)
             yield reader, numbers
+    except NoGroupError:
+        lacks = "" if name == "inputs" else ", and the table no column 'group'"
+        group = shlex.quote(next(iter(law.groups)))
+        raise DataError(
+            f"{name}: {law.name} has {len(law.groups)} groups{lacks}: choose one, such as --group {group}"
+        ) from None
     except DataError as error:
         raise DataError(f"{name}: {error}") from None

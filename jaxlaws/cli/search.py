@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import itertools
 import math
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +18,7 @@ from jaxlaws import tables
 from jaxlaws.cli.shared import (
     PUBLISHED,
     NotFoundError,
+    check_names,
     coefs_argument,
     file_arguments,
     floats,
@@ -153,7 +154,7 @@ class Problems:
     """
 
     def __init__(self, law: Law, args: argparse.Namespace, numbers: Sequence[str], options: Sequence[str]):
-        rows, source = _rows(args, numbers)
+        rows, source = _rows(law, args, numbers)
         axes = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
         if twice := [name for name in (*axes, *(["group"] if args.groups else [])) if name in rows[0]]:
             raise DataError(f"{source}: {twice[0]!r} is given here and by --{twice[0]}; leave one out")
@@ -218,7 +219,7 @@ class Problems:
         return text.replace(place[0], f" for {name}" if name else "")
 
 
-def _rows(args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+def _rows(law: Law, args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     """The rows that the user gives, and where: a file, or "inputs" on the command line."""
     from jaxlaws import files
 
@@ -243,9 +244,8 @@ def _rows(args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[s
                 rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         if not rows:
             raise DataError("the table has no rows")
-        if source == "inputs" and (unknown := [name for name in rows[0] if name not in (*numbers, "group")]):
-            near = difflib.get_close_matches(unknown[0], numbers, n=1)
-            raise DataError(f"unknown name {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if source == "inputs":
+            check_names(rows[0], (*numbers, "group"), law)
     except DataError as error:
         raise DataError(f"{source}: {error}") from None
     return rows, source
@@ -389,6 +389,10 @@ def draws_of(args: argparse.Namespace, law: Law, groups: Sequence[str]) -> Any:
 
     draws = _published(law) if args.draws == PUBLISHED else read_draws(args.draws, law)
     for name in groups:
+        if name not in draws.coefs and args.draws == PUBLISHED:
+            own = list(draws.coefs)
+            hint = f"add --group {shlex.quote(own[0])}" if len(own) == 1 else "choose some of them with --group"
+            raise DataError(f"only {', '.join(own)} {'has' if len(own) == 1 else 'have'} published errors: {hint}")
         if name not in draws.coefs:
             raise DataError(f"{args.draws}: {UnknownNameError.of('group', name, draws.coefs)}")
     for name in dict.fromkeys(groups):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -26,6 +28,7 @@ __all__ = [
     "Command",
     "NotFoundError",
     "attended",
+    "check_names",
     "chosen_law",
     "coefs_argument",
     "count_of",
@@ -40,6 +43,7 @@ __all__ = [
     "open_reader",
     "open_table",
     "output_format",
+    "own_error",
     "print_json",
     "print_table",
     "seed",
@@ -108,7 +112,24 @@ def known_law(name: str) -> Law:
     except OSError:
         raise
     except Exception as error:  # a file may raise anything
-        raise DataError(f"{name}: {type(error).__name__}: {error}") from None
+        raise DataError(own_error(error) or f"{name}: {_one_line(error)}") from None
+
+
+def own_error(error: BaseException | None) -> str:
+    """What to say of an error that a law in a file raised, or that such an error led to; nothing of others."""
+    while error is not None:
+        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+            if frame.f_globals.get("__name__", "").startswith("law_file."):
+                path = frame.f_code.co_filename
+                near = os.path.relpath(path)
+                return f"{path if near.startswith(os.pardir) else near}, line {line}: {_one_line(error)}"
+        error = error.__context__
+    return ""
+
+
+def _one_line(error: BaseException) -> str:
+    """The kind of an error, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
 
 
 def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
@@ -116,13 +137,17 @@ def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
 
     With `ranged`, the name of an option that needs it, the file must say which range it was fitted on.
     """
-    from jaxlaws.fitting.storage import read_law
+    from jaxlaws.fitting.storage import not_converged, read_law
 
     law = known_law(args.law)
     source = args.coefs or getattr(args, "draws", None)
     if source is None or source == PUBLISHED:
         return law
     law = read_law(source, law, draws=args.coefs is None)
+    asked = getattr(args, "groups", None) or list(filter(None, [getattr(args, "group", None)])) or law.groups
+    for group in not_converged(args.coefs) if args.coefs else ():
+        if group in asked:
+            warn(f"{args.coefs}: group {group}: the search for these coefficients did not converge")
     if ranged and any(v.range is None for v in variables(law.inputs)):
         raise DataError(f"{source}: there is no 'range' that the coefficients were fitted on, as {ranged} needs")
     return law
@@ -270,9 +295,19 @@ def grid(words: Sequence[str], numbers: Sequence[str]) -> Any:
         try:
             axes[name] = [float(x) for x in text.split(",")] if name in numbers else text.split(",")
         except ValueError:
-            raise DataError(f"{word!r}: {name} takes numbers") from None
+            raise DataError(f"{word!r}: {name} takes numbers, such as 7e9") from None
     points = zip(*itertools.product(*axes.values()), strict=True)
     return pa.table(dict(zip(axes, map(list, points), strict=True)))
+
+
+def check_names(names: Iterable[str], known: Collection[str], law: Law) -> None:
+    """A DataError for a name in NAME=VALUE that is not known."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            takes = ", ".join(v.name for v in variables(law.inputs))
+            hint = f"did you mean {near[0]!r}?" if near else f"{law.name} takes {takes}"
+            raise DataError(f"unknown name {name!r}; {hint}")
 
 
 def output_format(args: argparse.Namespace) -> tuple[str | None, str | None]:

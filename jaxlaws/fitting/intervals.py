@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlaws.arguments import by_name
+from jaxlaws.arguments import by_name, check_law
 from jaxlaws.evaluation import predict
 from jaxlaws.fitting.bootstrap import Draws, published_draws
 from jaxlaws.fitting.estimation import Fit, check_level, linearised, t_quantile
@@ -67,7 +67,8 @@ def predict_interval(
         >>> print(interval.low.round(3), interval.middle.round(3), interval.high.round(3))
         1.955 1.975 1.998
     """
-    if isinstance(fit, Law):
+    if not isinstance(fit, (Fit, Draws)):
+        check_law(fit)
         fit = published_draws(fit, group)
     tail = (1 + check_level(level)) / 2
     if group not in fit.coefs:

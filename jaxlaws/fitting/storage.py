@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxlaws.fitting.bootstrap import Draws
     from jaxlaws.fitting.estimation import Fit
 
-__all__ = ["coefs_text", "read_coefs", "read_draws", "read_law", "write_coefs", "write_draws"]
+__all__ = ["coefs_text", "not_converged", "read_coefs", "read_draws", "read_law", "write_coefs", "write_draws"]
 
 TWICE = object()  # in place of a value whose key an object has more than once
 
@@ -125,6 +125,13 @@ def read_law(path: str, law: Law, draws: bool = False) -> Law:
     found = dataclasses.replace(law, groups=groups, fallback=None, golden=(), sources={})
     ranges = _object(content.get("range", {}), path, "range") if _is_told(content) else {}
     return dataclasses.replace(found, inputs=_with_ranges(found, ranges, path))
+
+
+def not_converged(path: str) -> list[str]:
+    """The groups in a file of coefficients of which it says that their fit did not converge."""
+    content = _content(path)
+    groups = content["groups"] if _is_told(content) else {}
+    return [name for name, entry in groups.items() if entry.get("converged") is False]
 
 
 def _with_ranges(law: Law, ranges: Mapping[str, Any], path: str) -> Any:
