@@ -63,3 +63,46 @@ def test_covariances_are_those_of_the_fit(name, runs):
             law.covariance_of(group), covariance, rtol=1e-4, atol=1e-4 * np.abs(covariance).max()
         )
         assert jl.as_dict(law.stderr_of(group)) == pytest.approx(jl.as_dict(fit.stderr[group]), rel=1e-4)
+
+
+# R2 on runs that are held out: of a law that was fitted here, and of the one of SLDBench for the same task.
+BETTER = [
+    ("sft", "sft_saturated", "20% of sft_data_size", 0.976776, 0.712360),
+    ("moe", "moe_onset", "20% of dense_parameter_count", 0.643061, 0.444226),
+    ("parallel", "parallel_square_root", "parallel_size>2", 0.999982, 0.999843),
+    ("data_constrained", "data_constrained_overfit", "20% of tokens", 0.976974, 0.830385),
+    ("data_constrained", "data_constrained_overfit", "20% of params", 0.964503, 0.950975),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "held_out", "r2", "worse"), BETTER)
+@pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")
+def test_better_on_what_is_held_out(theirs, ours, held_out, r2, worse, runs):
+    for name, expected in ((ours, r2), (theirs, worse)):
+        found = jl.hold_out(jl.laws[name], runs(theirs), held_out, starts=8)
+        assert abs(found.scores.r2 - expected) < 1e-4
+
+
+def test_powers_of_shares_are_better_on_mixtures_that_are_held_out(runs):
+    table = jl.read_table(runs("domain_mixture"))
+    for name, least, most in (("domain_mixture_power", 0.980, 0.997), ("domain_mixture", 0.561, 0.992)):
+        parts = [np.random.default_rng(seed).random(len(table)) < 0.25 for seed in range(5)]
+        found = [jl.hold_out(jl.laws[name], table, part, starts=8).scores.r2 for part in parts]
+        np.testing.assert_allclose([min(found), max(found)], [least, most], atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("sft_saturated", "sft"),
+        ("domain_mixture_power", "domain_mixture"),
+        ("data_constrained_overfit", "data_constrained"),
+    ],
+)
+def test_groups_are_those_of_a_fit(name, table, runs):
+    law = jl.laws[name]
+    fixed = {"E": law.groups["all_data"].E} if name == "data_constrained_overfit" else {}
+    fit = jl.fit(law, runs(table), fixed=fixed)
+    with setting(np.dtype(np.float64)):
+        shipped = jl.evaluate(law, None, jl.read_table(runs(table)))
+    assert shipped.r2 > fit.scores.r2 - 1e-6

@@ -66,14 +66,17 @@ LAW = Law(
     formula="E + A*params**-alpha + B*tokens**-beta",
     source=Source(
         reference="Hoffmann et al. 2022, arXiv:2203.15556, approach 3",
-        evidence="from the text of the paper and its source",
+        evidence=("from the text of the paper and its source"),
     ),
     sources={
         "besiroglu2024": Source(
             reference="Besiroglu et al. 2024, arXiv:2404.10102",
-            evidence="printed, standard errors too: those of fits to the points of figure 4 of Hoffmann et al., drawn "
-            "again. The covariance is that of 4,000 such fits with this package, whose errors agree to 4 %, but for "
-            "B: as a normal distribution of its logarithm it has an error of 1,010, and the fits have a longer tail",
+            evidence=(
+                "printed, standard errors too: those of fits to the points of figure 4 of Hoffmann et al., drawn "
+                "again. The covariance is that of 4,000 such fits with this package, whose errors agree to 4 %, but "
+                "for B: as a normal distribution of its logarithm it has an error of 1,010, and the fits have a longer "
+                "tail"
+            ),
             stderr=Coefs(E=0.0257, A=124.5, B=1293.0, alpha=0.0154, beta=0.0206),
             logs=("A", "B"),
             covariance=(
@@ -104,7 +107,7 @@ LAW = Law(
         ),
         "sardana2024": Source(
             reference="Sardana et al. 2024, arXiv:2401.00448, all runs, up to 10,000 tokens per parameter",
-            evidence="printed digits, from secondary sources that agree",
+            evidence=("printed digits, from secondary sources that agree"),
         ),
     },
     golden=(

@@ -63,7 +63,10 @@ LAW = Law(
     objective="huber_log",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
-        evidence="fitted with this package to 161 runs",
+        evidence=(
+            "fitted with this package to 161 runs. Without the largest 20 % of the tokens, R2 on these is 0.977, and "
+            "that of data_constrained 0.830; of the models, 0.965 and 0.951"
+        ),
     ),
     golden=(
         (

@@ -108,7 +108,10 @@ LAW = Law(
     objective="relative",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
-        evidence="fitted with this package to 80 runs",
+        evidence=(
+            "fitted with this package to 80 runs. Without a quarter of them, five times at random, R2 on that is 0.980 "
+            "to 0.997, and that of domain_mixture 0.561 to 0.992"
+        ),
     ),
     golden=(
         (

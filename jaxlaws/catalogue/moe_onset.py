@@ -48,7 +48,10 @@ LAW = Law(
     objective="relative",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
-        evidence="fitted with this package to 193 runs",
+        evidence=(
+            "fitted with this package to 193 runs. Without the largest 20 % of the models, R2 on these is 0.643, and "
+            "that of moe 0.444; each size from smaller ones, 0.866 and 0.792"
+        ),
         covariance=(
             (0.006468811,),
             (

@@ -88,7 +88,10 @@ LAW = Law(
     objective="relative",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
-        evidence="fitted with this package to 504 runs",
+        evidence=(
+            "fitted with this package to 504 runs. Without the largest 20 % of the sizes, R2 on these is 0.977, and "
+            "that of sft 0.712; each size from smaller ones, 0.990 and 0.937"
+        ),
     ),
     golden=(
         ("('gpt2', 'flan')", {"sft_data_size": 4096.0}, {"sft_loss": 3.881823597339587}),

@@ -72,8 +72,10 @@ LAW = Law(
     formula="a*params**-alpha + b*tokens**-beta + c*active_share**-lambda_ + d*active_share**-delta*params**-gamma + e",
     source=Source(
         reference="Abnar et al. 2025, arXiv:2501.12370, table 3",
-        evidence="printed digits, from a secondary source; sizes and tokens of the runs are not among them. Runs "
-        "of which a token met 0.02 were held out, with an R2 of 0.68",
+        evidence=(
+            "printed digits, from a secondary source; sizes and tokens of the runs are not among them. Runs of which a "
+            "token met 0.02 were held out, with an R2 of 0.68"
+        ),
     ),
     golden=(("table3", {"params": 1e9, "tokens": 2e10, "active_share": 0.1}, {"loss": 2.7018723328176923}),),
 )
