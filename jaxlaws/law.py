@@ -187,6 +187,11 @@ def variables(cls: Any) -> tuple[Var, ...]:
 
 @functools.cache
 def _variables(cls: Any) -> tuple[Var, ...]:
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls!r} is not a record: declare a class with @record")
+    for f in dataclasses.fields(cls):
+        if "var" not in f.metadata:
+            raise TypeError(f"{getattr(cls, '__name__', cls)} does not describe {f.name!r}: declare it with var(...)")
     return tuple(dataclasses.replace(f.metadata["var"], name=f.name) for f in dataclasses.fields(cls))
 
 
@@ -281,11 +286,12 @@ class Law:
         sources: The same for groups whose numbers are from elsewhere, or of known errors.
         fallback: What the source uses for a group it does not know, from all groups. The list-of-dicts interface
             follows it; elsewhere an unknown group is an error.
-        golden: Published or independently computed values: group (or, for a law without groups, coefficients), inputs
-            by column, outputs by column.
-        curvature: What is known of the outputs as functions of the inputs, for any coefficients, so that a search can
-            say how far from the best its answer is. "separable": each is a sum of functions of one element of the
-            inputs, every one of which is convex or concave throughout; "convex": each is convex; "": nothing.
+        golden: Published or independently computed values, with all digits: group (or, for a law without groups,
+            coefficients), inputs by column, outputs by column.
+        curvature: What is known of the outputs as functions of the inputs, for any coefficients within their bounds, so
+            that a search can say how far from the best its answer is. "separable": each, and each sum of them with
+            weights, is a sum of functions of one element of the inputs, every one of which is convex or concave
+            throughout; "convex": each is convex; "": nothing.
         decades: How far the inputs may leave their range, on either side, and float32 is still good to 1e-5: less than
             6 for formulas with exponents that grow there.
         falls_with: Inputs that all outputs fall with, wherever the coefficients were fitted.

@@ -7,19 +7,24 @@ import copy
 import dataclasses
 import functools
 import importlib
+import inspect
 import json
 import pickle
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 
 from jaxlaws.arguments import check_law as check_is_law
+from jaxlaws.arguments import number
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import elasticity, gradient, hessian, in_range, jacobian, predict, value_and_gradient
+from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
 from jaxlaws.law import Law, Var, as_dict, stack, variables
 
 __all__ = ["check_law", "checks", "sample"]
@@ -33,13 +38,18 @@ def check_law(law: Law) -> None:
     The function must agree with the text of its formula, which NumPy evaluates, and with its golden values, in float64
     to 1e-12 and in float32 to 1e-5, also six decades beyond the range that was fitted; with finite differences; with
     itself in batches, under `jit`, `vmap`, `grad` and `scan`, and for rows of different groups. One trace must do for
-    all groups, dtypes must be kept, NaN must give NaN, floors must be flat, and what falls with an input must do so.
+    all groups, dtypes must be kept, NaN must give NaN, floors must be flat, what falls with an input must do so, and
+    what is said to be convex must be.
+
+    Golden values therefore need all digits: where some are missing, the message has them. A law takes half a minute or
+    so, as some hundred programs are compiled.
 
     Args:
         law: The law.
 
     Raises:
-        AssertionError: It fails; the message has a paragraph for each test that does.
+        AssertionError: It fails; the message has a paragraph for each thing that is wrong, headed by the tests that
+            found it. What the law says of itself is tested first, and where it fails, nothing else is.
 
     Example:
         >>> import jaxlaws as jl
@@ -47,15 +57,34 @@ def check_law(law: Law) -> None:
         >>> check_law(jl.laws["chinchilla"])
     """
     check_is_law(law)
-    failures = []
-    for check in checks():
-        try:
-            check(law)
-        except Exception as error:  # a law may fail in any way
-            text: str = str(error).strip() if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            failures.append(f"{check.__name__.replace('_', ' ')}:\n{text}")
+    first, *others = checks()
+    if text := _failure(law, first):
+        skipped = f"{law.name} fails the first of {len(checks())} tests, and the others were not run"
+        raise AssertionError(f"{skipped}\n\n{_title(first)}:\n{text}")
+    failures: dict[str, list[str]] = {}
+    for check in others:
+        if text := _failure(law, check):
+            failures.setdefault(text, []).append(_title(check))
     if failures:
-        raise AssertionError(f"{law.name} fails {len(failures)} of {len(checks())} tests\n\n" + "\n\n".join(failures))
+        count = sum(map(len, failures.values()))
+        paragraphs = [f"{', '.join(titles)}:\n{text}" for text, titles in failures.items()]
+        raise AssertionError("\n\n".join([f"{law.name} fails {count} of {len(checks())} tests", *paragraphs]))
+
+
+def _title(check: Callable[[Law], None]) -> str:
+    return check.__name__.replace("_", " ")
+
+
+def _failure(law: Law, check: Callable[[Law], None]) -> str:
+    """What is wrong, and at which line of the law's own file where that raised it; nothing where all is well."""
+    try:
+        check(law)
+    except Exception as error:  # a law may fail in any way
+        text: str = str(error).strip() if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        code = getattr(inspect.unwrap(law.fn), "__code__", None)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
+        return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text or type(error).__name__
+    return ""
 
 
 def checks() -> tuple[Callable[[Law], None], ...]:
@@ -89,6 +118,7 @@ def checks() -> tuple[Callable[[Law], None], ...]:
         flat_and_finite_below_its_floor,
         nan_gives_nan,
         falls_and_rises_as_it_says,
+        curvature_is_as_it_says,
         knows_the_range_it_was_fitted_on,
         errors_have_a_covariance,
     )
@@ -145,8 +175,11 @@ def evaluated(law: Law, coefs: Any, inputs: Any, row: int) -> Any:
         value = np.asarray(getattr(inputs, v.name), np.float64)[row]
         values[v.name] = value if v.floor is None else np.maximum(value, v.floor)
     functions = {name: getattr(np, name) for name in ("log", "exp", "expm1", "sqrt", "sum", "maximum", "minimum")}
-    with np.errstate(divide="ignore"):
-        return np.asarray(eval(law.formula, {"__builtins__": {}}, functions | values))
+    try:
+        with np.errstate(divide="ignore"):
+            return np.asarray(eval(law.formula, {"__builtins__": {}}, functions | values))
+    except Exception as error:  # as it is text, it may hold anything
+        raise AssertionError(f"the formula cannot be evaluated: {type(error).__name__}: {error}") from error
 
 
 def groups_of(law: Law) -> dict[str, Any]:
@@ -190,42 +223,133 @@ def _assert_equal(a: Any, b: Any, **options: Any) -> None:
 
 
 def says_what_it_is(law: Law) -> None:
-    """Title, question, advice, source, golden values, descriptions, units, and shapes of coefficients."""
+    """Title, question, advice, source, golden values, descriptions, units, names, coefficients, and what is claimed."""
     for name in ("title", "question", "advice", "formula", "golden"):
         assert getattr(law, name), f"{name} is missing"
     assert law.title[0].islower(), "the title begins with a small letter"
     assert law.source.reference, "the source has no reference"
-    assert set(law.sources) <= set(law.groups), "sources of groups that do not exist"
+    assert law.fn.__doc__, f"the function {getattr(law.fn, '__name__', law.fn)!r} has no docstring"
+    _assert_one_of("objective", law.objective, OBJECTIVES)
+    _assert_one_of("curvature", law.curvature, ("", "convex", "separable"))
     for cls in (law.inputs, law.coefs, law.outputs):
-        assert cls.__doc__, f"{cls.__name__} has no docstring"
+        variables(cls)  # or a TypeError that tells what to do
+        signature = f"{cls.__name__}("  # dataclasses write it where there is no docstring
+        assert not (cls.__doc__ or signature).startswith(signature), f"{cls.__name__} has no docstring"
+    _examples_are_records(law)  # before anything asks for sizes
+    _variables_are_described(law)
+    _names_are_of_one_input_each(law)
+    _coefficients_are_as_described(law)
+    for index, (_, inputs, outputs) in enumerate(law.golden):
+        _assert_names(f"golden[{index}]: input column", inputs, law.input_columns)
+        _assert_names(f"golden[{index}]: output column", outputs, law.output_columns)
+    for claim in ("falls_with", "rises_with"):
+        fields = getattr(law, claim)
+        assert not isinstance(fields, str), f"{claim} must be a tuple of names, such as ({fields!r},)"
+        for field in fields:
+            known = [v.name for v in variables(law.inputs)]
+            assert field in known, f"{claim}: no input {field!r}; known: {', '.join(known)}"
+
+
+def _assert_one_of(what: str, given: str, known: Iterable[str]) -> None:
+    assert given in known, f"{what} must be one of {', '.join(map(repr, known))}, not {given!r}"
+
+
+def _assert_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    missing = [name for name in known if name not in given]
+    unknown = [name for name in given if name not in known]
+    assert not missing, f"{what} {', '.join(map(repr, missing))} is missing"
+    assert not unknown, f"{what} {', '.join(map(repr, unknown))} is unknown; known: {', '.join(known)}"
+
+
+def _examples_are_records(law: Law) -> None:
+    """The coefficients of groups, and of golden values."""
+    record = law.coefs.__name__
+    assert isinstance(law.groups, Mapping), f"groups must be a dict from names to {record}, not {law.groups!r}"
+    assert set(law.sources) <= set(law.groups), f"sources of no group: {', '.join(set(law.sources) - set(law.groups))}"
+    for name, coefs in law.groups.items():
+        assert isinstance(name, str), f"the name of a group must be text, not {name!r}"
+        what = f"group {name!r} must be a record, {record}(...), not of type {type(coefs).__name__}"
+        assert isinstance(coefs, law.coefs), what
+    for index, entry in enumerate(law.golden):
+        what = f"golden[{index}] must be a triple: group, inputs by column, outputs by column"
+        assert isinstance(entry, tuple), what
+        assert [isinstance(each, Mapping) for each in entry] == [False, True, True], what
+        group = entry[0]
+        if isinstance(group, str):
+            known = ", ".join(law.groups) or f"none, so that it needs {record}(...) in place of a name"
+            assert group in law.groups, f"golden[{index}]: no group {group!r}; known: {known}"
+        else:
+            what = f"golden[{index}]: the coefficients must be a record, {record}(...), or the name of a group"
+            assert isinstance(group, law.coefs), f"{what}, not of type {type(group).__name__}"
+    for name, coefs in groups_of(law).items():
+        for v in variables(law.coefs):
+            axes = np.ndim(getattr(coefs, v.name))
+            assert axes == len(v.shape), f"{v.name} of group {name!r} must have {len(v.shape)} axes, not {axes}"
+
+
+def _variables_are_described(law: Law) -> None:
+    for cls in (law.inputs, law.coefs, law.outputs):
         for v in variables(cls):
             assert v.description, f"{v.name} has no description"
             assert v.unit, f"{v.name} has no unit"
-            assert len(v.column_names(law.sizes)) == (law.sizes[v.shape[0]] if v.shape else 1), f"columns of {v.name}"
+    for v in (*variables(law.inputs), *variables(law.outputs)):
+        known = ", ".join(map(repr, law.sizes)) or "none"
+        what = f"{v.name} has axes {', '.join(map(repr, v.shape))}, and the coefficients have {known}"
+        assert set(v.shape) <= set(law.sizes), what
+        size = law.sizes[v.shape[0]] if v.shape else 1
+        what = f"{v.name} needs a name for each of its columns, as of columns='{v.name}_{{}}'"
+        assert len(set(v.column_names(law.sizes))) == size, what
     for v in variables(law.inputs):
         assert v.range is None or np.all(np.less(*v.range)), f"the range of {v.name} is empty"
-    for name, coefs in groups_of(law).items():
-        assert isinstance(coefs, law.coefs), f"group {name!r} is of another law"
-        for v in variables(law.coefs):
-            shape = tuple(law.sizes[axis] for axis in v.shape)
-            assert np.shape(getattr(coefs, v.name)) == shape, f"{v.name} of group {name!r} must have shape {shape}"
+
+
+def _names_are_of_one_input_each(law: Law) -> None:
+    """Names, aliases and columns."""
+    owners: dict[str, str] = {}
+    for v in variables(law.inputs):
+        assert not isinstance(v.aliases, str), f"aliases of {v.name} must be a tuple of names, such as ({v.aliases!r},)"
+        for name in (v.name, *v.aliases, *(v.column_names(law.sizes) if v.shape else ())):
+            assert name not in owners, f"{name!r} is a name of {owners[name]} and again of {v.name}"
+            owners[name] = v.name
+    for name in law.output_columns:
+        assert name not in owners, f"{name!r} is a name of the input {owners[name]} and of an output"
+    for v in variables(law.coefs):
+        assert owners.get(v.name) != v.name, f"{v.name!r} is an input and a coefficient, and the formula is of both"
+
+
+def _coefficients_are_as_described(law: Law) -> None:
+    """Their shapes, their bounds, and which are the same in all groups."""
+    for v in variables(law.coefs):
+        shape, (low, high) = tuple(law.sizes[axis] for axis in v.shape), v.bounds
+        for name, coefs in groups_of(law).items():
+            value = np.asarray(number(getattr(coefs, v.name), f"{v.name} of group {name!r}"))
+            assert value.shape == shape, f"{v.name} of group {name!r} must have shape {shape}, not {value.shape}"
+            beyond = value[~((value >= low) & (value <= high))]
+            what = f"{v.name} of group {name!r} is {', '.join(map(str, beyond))}"
+            assert not beyond.size, f"{what}, not within its bounds {low:g} to {high:g}"
+        values = [getattr(coefs, v.name) for coefs in law.groups.values()]
+        same = all(np.array_equal(value, values[0]) for value in values)
+        assert same or not v.shared, f"{v.name} is shared, and differs between groups"
 
 
 def agrees_with_its_formula(law: Law) -> None:
     """In the fitted range, and six decades beyond it."""
     for decades in (0, 6):
         x = _inputs(law, ROWS, decades=decades)
-        for coefs in groups_of(law).values():
+        for name, coefs in groups_of(law).items():
             expected = np.array([evaluated(law, coefs, x, row) for row in range(ROWS)])
-            np.testing.assert_allclose(predict(law, coefs, x), expected, rtol=1e-12)
+            about = f"the function (actual) and the formula (desired), group {name!r}"
+            np.testing.assert_allclose(predict(law, coefs, x), expected, rtol=1e-12, err_msg=about)
 
 
 def agrees_with_its_golden_values(law: Law) -> None:
     """Published or independently computed numbers."""
-    for group, row, outputs in law.golden:
-        assert tuple(outputs) == law.output_columns, "golden values are by column, in order"
+    for index, (group, row, outputs) in enumerate(law.golden):
         x = from_columns(law, [np.array([row[name]], np.float64) for name in law.input_columns])
-        np.testing.assert_allclose(np.ravel(predict(law, group, x)), list(outputs.values()), rtol=1e-12)
+        found = dict(zip(law.output_columns, np.ravel(predict(law, group, x)).tolist(), strict=True))
+        close = np.isclose(list(found.values()), [outputs[name] for name in found], rtol=1e-12, atol=0)
+        what = f"golden[{index}] has {dict(outputs)}, and golden values need all digits"
+        assert close.all(), f"{what}: the law gives {found}"
 
 
 def is_exact_in_float32(law: Law) -> None:
@@ -430,13 +554,13 @@ def python_numbers_do_not_retrace(law: Law) -> None:
     """Nor do numbers of NumPy or JAX."""
     law, traces = _counted(law)
     row, coefs = _row(_inputs(law, 1), 0), _first(law)
-    for number in (float, np.float32, jnp.float32, lambda value: jnp.asarray(value, "float32")):
-        predict(law, coefs, jax.tree.map(lambda leaf, number=number: _each(number, leaf), row))
+    for kind in (float, np.float32, jnp.float32, lambda value: jnp.asarray(value, "float32")):
+        predict(law, coefs, jax.tree.map(lambda leaf, kind=kind: _each(kind, leaf), row))
     assert len(traces) == 1, f"{len(traces)} traces for numbers"
 
 
-def _each(number: Callable[[Any], Any], leaf: Any) -> Any:
-    return number(leaf) if np.ndim(leaf) == 0 else [number(x) for x in leaf]
+def _each(kind: Callable[[Any], Any], leaf: Any) -> Any:
+    return kind(leaf) if np.ndim(leaf) == 0 else [kind(x) for x in leaf]
 
 
 def dtype_is_kept(law: Law) -> None:
@@ -526,10 +650,80 @@ def falls_and_rises_as_it_says(law: Law) -> None:
     x = _inputs(law, 200)
     for name, coefs in groups_of(law).items():
         slopes = jacobian(law, coefs, x)
-        for field in law.falls_with:
-            assert (np.asarray(getattr(slopes, field)) < 0).all(), f"{field} of group {name!r}"
-        for field in law.rises_with:
-            assert (np.asarray(getattr(slopes, field)) > 0).all(), f"{field} of group {name!r}"
+        for verb, sign, fields in (("fall", -1, law.falls_with), ("rise", 1, law.rises_with)):
+            for field in fields:
+                holds = (sign * np.asarray(getattr(slopes, field)) > 0).all()
+                assert holds, f"{verb}s_with: not all outputs of group {name!r} {verb} with {field!r} everywhere"
+
+
+def curvature_is_as_it_says(law: Law) -> None:
+    """By second derivatives, for other coefficients within their bounds too; and by chords, which see kinks."""
+    if not law.curvature:
+        return
+    groups = groups_of(law)
+    labels = [f"group {name!r}" for name in groups] + [
+        "other coefficients within their bounds, which var(bounds=...) sets"
+    ] * 20
+    coefs = stack([*groups.values(), *_other_coefs(law, 20)])
+    count = len(law.output_columns)
+    weights = np.eye(count)
+    if law.curvature == "separable":  # what is minimised is a sum of outputs, with weights of any sign
+        weights = np.vstack([weights, np.random.default_rng(0).normal(size=(10, count))])
+    a, b = (_inputs(law, 1000, seed=seed) for seed in (0, 1))
+    _, record_of = ravel_pytree(_row(a, 0))
+    a, b = (np.hstack([leaf.reshape(1000, -1) for leaf in jax.tree.leaves(x)]) for x in (a, b))
+
+    @jax.jit
+    def outputs(c: Any, rows: Any) -> Any:
+        return jax.vmap(lambda row: jnp.ravel(law.fn(c, record_of(row))))(rows)
+
+    @jax.jit
+    def bends(c: Any, rows: Any) -> Any:
+        return jax.vmap(jax.hessian(lambda row: weights @ jnp.ravel(law.fn(c, record_of(row)))))(rows)
+
+    def chords(c: Any, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far the means of the outputs at both ends lie above the outputs between, and their rounding."""
+        at_a, at_b, between = (np.asarray(outputs(c, rows)) for rows in (a, ends, (a + ends) / 2))
+        rounding = 1e-14 * (np.abs(at_a) + np.abs(at_b)) / 2
+        return ((at_a + at_b) / 2 - between) @ weights.T, rounding @ np.abs(weights).T
+
+    for i, label in enumerate(labels):
+        c = jax.tree.map(lambda leaf, i=i: leaf[i], coefs)
+        with jax.enable_x64(True):
+            second = np.asarray(bends(c, a[:200]))
+            ends = [b] if law.curvature == "convex" else [np.where(column, b, a) for column in np.eye(a.shape[1])]
+            above = [chords(c, each) for each in ends] if i < len(groups) else []
+        finite = np.isfinite(second).all((1, 2, 3))  # other coefficients may be too large for float64
+        assert finite.all() or i >= len(groups), f"a second derivative is not finite, for {label}"
+        second, x = second[finite], a[:200][finite]
+        if law.curvature == "convex":
+            scaled = second * x[:, None, :, None] * x[:, None, None, :]  # of inputs of different units
+            least, size = np.linalg.eigvalsh(scaled).min(-1), np.abs(scaled).max((-1, -2))
+            convex = (least >= -1e-12 * size).all() and all((high >= -near).all() for high, near in above)
+            assert convex, f"curvature is 'convex', and an output is not, for {label}"
+        else:
+            diagonal = np.diagonal(second, axis1=-2, axis2=-1)
+            alone = (second == np.eye(a.shape[1]) * diagonal[..., None]).all()
+            assert alone, f"curvature is 'separable', and an output is no sum of functions of one element, for {label}"
+            one_way = [(diagonal >= 0).all(0) | (diagonal <= 0).all(0)]
+            one_way += [(high >= -near).all(0) | (high <= near).all(0) for high, near in above]
+            what = "an output, or a sum of outputs, is convex in an element here and concave there"
+            assert all(each.all() for each in one_way), f"curvature is 'separable', and {what}, for {label}"
+
+
+def _other_coefs(law: Law, count: int) -> list[Any]:
+    """Coefficients that a fit might find: those of the first group times other numbers, within their bounds."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        values = {}
+        for v in variables(law.coefs):
+            value = np.asarray(getattr(_first(law), v.name), np.float64)
+            factors = random.choice([0.5, 1.0, 2.0], value.shape)
+            signs = random.choice([-1.0, 1.0], value.shape) if v.bounds[0] < 0 < v.bounds[1] else 1.0
+            values[v.name] = np.clip(value * factors * signs, *v.bounds)
+        found.append(law.coefs(**values))
+    return found
 
 
 def knows_the_range_it_was_fitted_on(law: Law) -> None:

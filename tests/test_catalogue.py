@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -97,6 +98,81 @@ def test_every_law_says_where_its_numbers_are_from(name):
         assert source.evidence
         assert "arXiv:" in source.reference
     assert law.groups or law.source.evidence == "the form alone"
+
+
+@pytest.fixture
+def points(tmp_path, monkeypatch):
+    """Entry points of a package: a law, a module that is not there, one that fails, and a name that is taken."""
+    (tmp_path / "extra_laws").mkdir()
+    (tmp_path / "extra_laws" / "__init__.py").touch()
+    (tmp_path / "extra_laws" / "extra.py").write_text(TOY)
+    (tmp_path / "extra_laws" / "failing.py").write_text("1 / 0\n")
+    about = tmp_path / "extra_laws-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: extra_laws\nVersion: 1\n")
+    modules = {"extra": "extra", "absent": "absent", "failing": "failing", "moe": "extra"}
+    lines = [f"{name} = extra_laws.{module}:LAW" for name, module in modules.items()]
+    (about / "entry_points.txt").write_text("\n".join(["[jaxlaws.laws]", *lines]))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield [
+        "the entry point 'absent' of the package extra_laws cannot be loaded: "
+        "ModuleNotFoundError: No module named 'extra_laws.absent'",
+        "the entry point 'failing' of the package extra_laws cannot be loaded: ZeroDivisionError: division by zero",
+        "the entry point 'moe' of the package extra_laws is not used: there is another law of that name",
+    ]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "extra_laws"]:
+        del sys.modules[name]
+
+
+def test_entry_points_that_cannot_be_used_are_left_out_with_a_warning(points):
+    with pytest.warns(UserWarning, match="the entry point") as caught:
+        found = dict(jl.laws)
+    assert [str(each.message) for each in caught] == points
+    assert found["extra"].fn.__module__ == "extra_laws.extra"
+    assert found["moe"].fn.__module__ == "jaxlaws.catalogue.moe"
+    assert not {"absent", "failing"} & set(found)
+    for line, name in zip(points, ("absent", "failing"), strict=False):
+        with pytest.raises(ValueError, match=line):
+            jl.laws[name]
+    with pytest.raises(jl.UnknownNameError, match="did you mean 'absent'"):
+        jl.laws["abscent"]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--advice",)])
+def test_the_list_tells_of_entry_points_that_cannot_be_used(points, run, options):
+    status, out, err = run("list", *options)
+    assert status == 0
+    assert err.splitlines() == [f"jaxlaws: warning: {line}" for line in points]
+    assert "extra" in out
+    assert "chinchilla" in out
+    status, out, err = run("show", "failing")
+    assert (status, out, err) == (2, "", f"jaxlaws: {points[1]}\n")
+
+
+def test_of_two_entry_points_of_one_name_the_first_is_used(monkeypatch):
+    points = [
+        EntryPoint("toy_a", "math:pi", "jaxlaws.laws"),
+        EntryPoint("toy_a", "jaxlaws.catalogue.moe:LAW", "jaxlaws.laws"),
+    ]
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
+    with pytest.warns(UserWarning, match="the entry point") as caught:
+        assert "toy_a" not in list(jl.laws)
+    assert "holds 3.14" in str(caught[0].message)
+    assert "there is another law of that name" in str(caught[1].message)
+
+
+def test_an_entry_point_must_hold_a_law_of_its_name(monkeypatch):
+    points = [
+        EntryPoint("mine", "jaxlaws.catalogue.moe:LAW", "jaxlaws.laws"),
+        EntryPoint("no", "math:pi", "jaxlaws.laws"),
+    ]
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
+    with pytest.raises(
+        ValueError, match="the entry point 'mine' is to hold a law of that name, and holds a law called"
+    ):
+        jl.laws["mine"]
+    with pytest.raises(ValueError, match=r"holds 3\.14"):
+        jl.laws["no"]
 
 
 def test_the_catalogue_is_a_mapping():

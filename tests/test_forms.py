@@ -142,37 +142,6 @@ def test_a_law_in_a_file(tmp_path, run):
     assert run("show", tmp_path / "other.py")[0] == 2
 
 
-def test_check_law_tells_what_is_wrong():
-    from jaxlaws.testing import check_law
-
-    law = jl.laws["chinchilla"]
-    with pytest.raises(TypeError, match="a law such as"):
-        check_law("chinchilla")
-    wrong = dataclasses.replace(law, formula="E + A*params**-alpha + B*tokens**-beta + 1e-9", rises_with=("params",))
-    with pytest.raises(AssertionError, match="chinchilla fails 2 of 23 tests") as caught:
-        check_law(wrong)
-    assert "agrees with its formula" in str(caught.value)
-    assert "falls and rises as it says" in str(caught.value)
-
-
-def test_an_entry_point_must_hold_a_law_of_its_name(monkeypatch):
-    from importlib.metadata import EntryPoint
-
-    from jaxlaws import catalogue
-
-    points = [
-        EntryPoint("mine", "jaxlaws.catalogue.moe:LAW", "jaxlaws.laws"),
-        EntryPoint("no", "math:pi", "jaxlaws.laws"),
-    ]
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
-    with pytest.raises(
-        ValueError, match="the entry point 'mine' is to hold a law of that name, and holds a law called"
-    ):
-        jl.laws["mine"]
-    with pytest.raises(ValueError, match=r"holds 3\.14"):
-        jl.laws["no"]
-
-
 def test_sizes_need_an_example():
     law = dataclasses.replace(jl.laws["bimix"], golden=())
     assert isinstance(law, Law)

@@ -16,48 +16,88 @@ import os
 import pkgutil
 import sys
 import types
+import warnings
 from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 
 from jaxlaws.law import Law, UnknownNameError
+from jaxlaws.tables import DataError
 
 __all__ = ["Catalogue", "law_in", "laws"]
 
 
 class Catalogue(Mapping[str, Law]):
-    """A mapping from name to law that finds the files of this folder, and imports one when it is asked for."""
+    """A mapping from name to law that finds the files of this folder, and imports one when it is asked for.
+
+    What other packages add is imported to be listed, too. An entry point that cannot be loaded, or has the name of a
+    law of this folder, is left out with a warning; to ask for one that cannot be loaded is an error that says why.
+    """
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*self._files(), *self._others()}))
+        found, problems = self._usable()
+        for problem in problems:
+            warnings.warn(problem, stacklevel=2)
+        return iter(found)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._usable()[0])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._files() or name in self._others()
+        return name in self._names()
 
     def __getitem__(self, name: str) -> Law:
         if name in self._files():
             law: Law = importlib.import_module(f"{__name__}.{name}").LAW
             return law
-        others = self._others()
-        if name not in others:
-            raise UnknownNameError.of("law", name, self)
-        found = others[name].load()
-        if not isinstance(found, Law) or found.name != name:
-            what = f"a law called {found.name!r}" if isinstance(found, Law) else repr(found)
-            raise ValueError(f"the entry point {name!r} is to hold a law of that name, and holds {what}")
-        return found
+        for point in self._points():
+            if point.name == name:
+                return _loaded(point)
+        raise UnknownNameError.of("law", name, self._names())
 
     def __repr__(self) -> str:
-        return f"<laws: {', '.join(self)}>"
+        return f"<laws: {', '.join(self._names())}>"
+
+    def _usable(self) -> tuple[list[str], list[str]]:
+        """The names of laws that can be had, and what is wrong with entry points whose law cannot."""
+        found, problems = self._files(), []
+        taken = set(found)
+        for point in self._points():
+            if point.name in taken:
+                problems.append(f"{_named(point)} is not used: there is another law of that name")
+                continue
+            taken.add(point.name)
+            try:
+                found.append(_loaded(point).name)
+            except DataError as error:
+                problems.append(str(error))
+        return sorted(found), problems
+
+    def _names(self) -> list[str]:
+        """The names of all laws, without a look at those of other packages."""
+        return sorted({*self._files(), *(point.name for point in self._points())})
 
     def _files(self) -> list[str]:
         return [module.name for module in pkgutil.iter_modules(__path__)]
 
-    def _others(self) -> dict[str, EntryPoint]:
+    def _points(self) -> EntryPoints:
         """What other packages add."""
-        return {point.name: point for point in entry_points(group="jaxlaws.laws")}
+        return entry_points(group="jaxlaws.laws")
+
+
+def _named(point: EntryPoint) -> str:
+    return f"the entry point {point.name!r}" + (f" of the package {point.dist.name}" if point.dist else "")
+
+
+def _loaded(point: EntryPoint) -> Law:
+    """The law of an entry point."""
+    try:
+        found = point.load()
+    except Exception as error:  # a module may raise anything
+        raise DataError(f"{_named(point)} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Law) or found.name != point.name:
+        what = f"a law called {found.name!r}" if isinstance(found, Law) else repr(found)
+        raise DataError(f"{_named(point)} is to hold a law of that name, and holds {what}")
+    return found
 
 
 def law_in(path: str | os.PathLike[str]) -> Law:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jaxlaws.catalogue import laws
-from jaxlaws.cli.shared import ERRORS, Command, known_group, known_law, law_argument, print_json, print_table
+from jaxlaws.cli.shared import ERRORS, Command, known_group, known_law, law_argument, print_json, print_table, warn
 from jaxlaws.law import Law, Source, Var, as_dict, variables
 
 __all__ = ["add_commands"]
@@ -44,10 +45,15 @@ def add_commands(command: Command) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        known = list(laws.values())
+    for each in caught:  # laws of other packages that cannot be had
+        warn(each.message)
     if args.json:
-        return print_json([{"name": law.name, **_about(law), "groups": len(law.groups)} for law in laws.values()])
+        return print_json([{"name": law.name, **_about(law), "groups": len(law.groups)} for law in known])
     asked: dict[str, list[Law]] = {}
-    for law in laws.values():
+    for law in known:
         asked.setdefault(law.question, []).append(law)
     asked = dict(sorted(asked.items(), key=lambda item: -len(item[1])))
     if args.advice:
