@@ -661,9 +661,8 @@ def curvature_is_as_it_says(law: Law) -> None:
     if not law.curvature:
         return
     groups = groups_of(law)
-    labels = [f"group {name!r}" for name in groups] + [
-        "other coefficients within their bounds, which var(bounds=...) sets"
-    ] * 20
+    others = "other coefficients within their bounds, which var(bounds=...) sets"
+    labels = [*(f"group {name!r}" for name in groups), *[others] * 20]
     coefs = stack([*groups.values(), *_other_coefs(law, 20)])
     count = len(law.output_columns)
     weights = np.eye(count)

@@ -200,11 +200,6 @@ def test_what_falls_does_not_rise():
     fails(check, law, "falls_with: not all outputs of group 'hoffmann2022' fall with 'tokens' everywhere")
 
 
-def mixture(fn, curvature, **coefs):
-    """A law of shares with other coefficients."""
-    return dataclasses.replace(MIXTURE, fn=fn, curvature=curvature)
-
-
 NOT_CONVEX = "curvature is 'convex', and an output is not, for "
 ELEMENTS = "curvature is 'separable', and an output is no sum of functions of one element, for group '160M'"
 MIXED = "curvature is 'separable', and an output, or a sum of outputs, is convex in an element here and concave there"

@@ -532,7 +532,7 @@ def test_the_curve_of_budgets_for_people(run, allocations):
         (("chinchilla", "--budget", "1e20", "--min-tokens-per-param", "-1"), "must be finite, and not below 0"),
         (("fine_grained_moe", "--budget", "1e20"), "a token meets; give --cost fine-grained --experts 64"),
         (("precision", "--budget", "1e20", "--cost", "distillation"), "distillation needs --teacher-params"),
-        (("distillation", "--budget", "1e20"), "distillation"),
+        (("finetuning", "--budget", "1e20"), "finetuning"),
         (("domain_mixture", "--budget", "1e9"), "not for proportions; for these, see jaxlaws mixture --help"),
     ],
 )

@@ -61,13 +61,13 @@ def test_what_is_wider_than_a_terminal_is_still_whole(printed):
 
 
 def test_a_table_that_is_too_wide_is_turned(shown):
-    given = "precision --budget 1e22 weight_bits=4,8 --cost bits --group appendix_k --within 1%".split()
+    given = "precision --budget 1e22 weight_bits=4,8 --cost bits --group table2 --within 1%".split()
     status, out, _ = shown("allocate", *given)
     assert status == 0
     rows = {line.split("  ")[0]: line.split()[-2:] for line in out.splitlines() if "  " in line}
     found = jl.allocate(
         jl.laws["precision"],
-        "appendix_k",
+        "table2",
         budget=1e22,
         weight_bits=[4, 8],
         cost=jl.costs.training_in_bits(),

@@ -60,7 +60,7 @@ def _list(args: argparse.Namespace) -> None:
         for question, answers in asked.items():
             print(f"**{question}**\n" if args.markdown else question)
             for law in answers:
-                print(f"* `{law.name}`: {law.advice}" if args.markdown else f"  {law.name}: {law.advice}")
+                print(f"* `{law.name}`: {law.advice}" if args.markdown else _indented(f"{law.name}: {law.advice}"))
             print()
         return None
     for question, answers in asked.items():
@@ -80,6 +80,14 @@ def _list(args: argparse.Namespace) -> None:
         print(f"**{question}**\n" if args.markdown else question)
         print_table(header, rows, markdown=args.markdown)
         print()
+
+
+def _indented(text: str) -> str:
+    """Lines as long as the screen is wide."""
+    from jaxlaws.display import screen_width
+
+    width = screen_width()
+    return textwrap.fill(text, width, initial_indent="  ", subsequent_indent=4 * " ", break_on_hyphens=False)
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -63,8 +63,7 @@ def add_commands(command: Command) -> None:
         "jaxlaws allocate chinchilla --budget 1e22 --min-tokens-per-param 0,100,1000\n"
         "jaxlaws allocate moe --budget 1e9 --cost moe-active --upper num_experts=64 --power-of-two num_experts\n"
         "jaxlaws allocate sparsity --budget 1e22 --upper params=1e11,active_share=1\n"
-        "jaxlaws allocate fine_grained_moe --group moe --budget 1e22 --cost fine-grained --experts 64 \\\n"
-        "  --power-of-two granularity\n"
+        "jaxlaws allocate fine_grained_moe --group moe --budget 1e22 --cost fine-grained --experts 64\n"
         "jaxlaws allocate precision --budget 1e22 --cost bits activation_bits=16 kv_bits=16",
         ALLOCATE.format(costs="\n".join(f"  {_option(name):24}{_first_line(name)}" for name in costs.__all__)),
     )
@@ -193,7 +192,7 @@ def _allocate(args: argparse.Namespace) -> None:
         lambda: _show(args, problems, free, rows, spread),
     )
     for v in free:
-        if (far := [x for x in rows[v.name] if not LEAST < x < MOST]) and rows["feasible"].any():
+        if (far := [x for x in rows[v.name] if not 1.001 * LEAST < x < 0.999 * MOST]) and rows["feasible"].any():
             warn(
                 f"{v.name} ends at {far[0]:g}, as far as is tried; give --lower or --upper {v.name}=..., or --in-range"
             )
