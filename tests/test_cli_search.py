@@ -53,6 +53,18 @@ def vector(row, name):
     return np.array([row[f"{name}_{i}"] for i in range(1, K + 1)])
 
 
+def test_a_cost_in_a_file(run, tmp_path):
+    (tmp_path / "own.py").write_text("NUMBER = 3\n\n\ndef dollars(x):\n    return 2e-18 * x.params * x.tokens\n")
+    args = ("allocate", "chinchilla", "--group", "besiroglu2024", "--json")
+    status, out, _ = run(*args, "--budget", "1e4", "--cost", f"{tmp_path}/own.py:dollars")
+    assert status == 0
+    expected = json.loads(run(*args, "--budget", "3e22")[1])
+    np.testing.assert_allclose(json.loads(out)["params"], expected["params"], rtol=1e-9)
+    for name, words in (("NUMBER", "own.py has no function called 'NUMBER'"), ("x", "no function called 'x'")):
+        assert words in run(*args, "--budget", "1e4", "--cost", f"{tmp_path}/own.py:{name}")[2]
+    assert "none.py: FileNotFoundError" in run(*args, "--budget", "1", "--cost", f"{tmp_path}/none.py:x")[2]
+
+
 def test_an_input_that_ends_as_far_as_is_tried_is_told(run):
     _, _, err = run("allocate", "farseer", "--budget", "1e22")
     assert "params ends at 1e+18, as far as is tried; give --lower or --upper params=..., or --in-range" in err
@@ -516,7 +528,7 @@ def test_the_curve_of_budgets_for_people(run, allocations):
         (("chinchilla", "--budget", "1e20", "--cost", "inference"), "training-and-inference needs --inference-tokens"),
         (
             ("chinchilla", "--budget", "1e20", "--inference-tokens", "1"),
-            "--inference-tokens is not for --cost training",
+            "--inference-tokens is not for --cost training, but for distillation, ",
         ),
         (("chinchilla", "--budget", "1e20", "--lower", "3"), "--lower: name the inputs, as in --lower params=1e9"),
         (("chinchilla", "--budget", "1e20", "--lower", "x=3"), "'x', which is not searched for"),

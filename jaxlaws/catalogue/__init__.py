@@ -115,6 +115,14 @@ def law_in(path: str | os.PathLike[str]) -> Law:
         >>> jl.law_in(jl.laws["moe"].fn.__code__.co_filename)
         <Law moe: dense_parameter_count, num_experts -> loss_validation>
     """
+    found = getattr(module_in(path), "LAW", None)
+    if not isinstance(found, Law):
+        raise ValueError(f"{os.fspath(path)} has no law called LAW")
+    return found
+
+
+def module_in(path: str | os.PathLike[str]) -> types.ModuleType:
+    """What a Python file defines."""
     path = os.fspath(path)
     sys.modules.setdefault("law_file", types.ModuleType("law_file"))
     name = f"law_file.{os.path.splitext(os.path.basename(path))[0]}"
@@ -128,10 +136,7 @@ def law_in(path: str | os.PathLike[str]) -> Law:
     except BaseException:
         del sys.modules[name]
         raise
-    found = getattr(module, "LAW", None)
-    if not isinstance(found, Law):
-        raise ValueError(f"{path} has no law called LAW")
-    return found
+    return module
 
 
 laws = Catalogue()

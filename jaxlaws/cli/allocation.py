@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxlaws.catalogue import module_in
 from jaxlaws.cli.search import (
     Axis,
     Problems,
@@ -71,7 +73,7 @@ def add_commands(command: Command) -> None:
     limit = sub.add_mutually_exclusive_group()
     limit.add_argument("--budget", metavar="C,...", type=number_list, help="the most it may cost; FLOP by default")
     limit.add_argument("--target", metavar="L,...", type=number_list, help="reach this loss, at the least cost")
-    about = "what is paid for: one of the costs above, or a word that only one of them has (default training)"
+    about = "what is paid for: one of the costs above, a word that only one of them has, or FILE.py:FUNCTION (training)"
     sub.add_argument("--cost", metavar="COST", type=_cost, help=about)
     for name, users in _numbers_of_costs().items():
         about = f"{_about(name, users)} (for {', '.join(map(_option, users))})"
@@ -116,8 +118,18 @@ def _option(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _cost(text: str) -> str:
-    """The name of a cost, from that or from a word of it."""
+def _cost(text: str) -> str | Callable[[Any], Any]:
+    """The name of a cost, from that or from a word of it; or a function in a file."""
+    path, colon, function = text.rpartition(":")
+    if colon and path.endswith(".py"):
+        try:
+            found_there = getattr(module_in(path), function, None)
+        except Exception as error:  # a file may raise anything
+            raise argparse.ArgumentTypeError(f"{path}: {type(error).__name__}: {error}") from None
+        if not callable(found_there):
+            raise argparse.ArgumentTypeError(f"{path} has no function called {function!r}")
+        cost: Callable[[Any], Any] = found_there
+        return cost
     name = text.replace("-", "_")
     found = [known for known in costs.__all__ if name == known] or [k for k in costs.__all__ if name in k.split("_")]
     if len(found) != 1:
@@ -223,14 +235,16 @@ def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[
     if (options["budget"] is None) == (options["target"] is None):
         raise DataError("give --budget or --target")
     cost = args.cost or "training"
-    parameters = _parameters(cost)
-    for name in _numbers_of_costs():
+    parameters = {} if callable(cost) else _parameters(cost)
+    known = _numbers_of_costs()
+    for name in known:
         if name in problems.columns and name not in parameters:
-            raise DataError(f"--{_option(name)} is not for --cost {_option(cost)}")
+            of = _option(getattr(cost, "__name__", cost))
+            raise DataError(f"--{_option(name)} is not for --cost {of}, but for {', '.join(map(_option, known[name]))}")
     for name, needed in parameters.items():
         if needed and name not in problems.columns:
             raise DataError(f"--cost {_option(cost)} needs --{_option(name)}")
-    make = getattr(costs, cost)
+    make = cost if callable(cost) else getattr(costs, cost)
     given = {name: column(name) for name in parameters if name in problems.columns}
     options["cost"] = make(**given) if parameters else make
     for kind in ("lower", "upper"):
