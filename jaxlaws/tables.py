@@ -300,11 +300,12 @@ def results(
                 values = np.column_stack([getattr(result, v.name) for v in variables(law.inputs)])
             new.update(zip(names, np.ascontiguousarray(values.T), strict=True))
 
-    if weights is None and law.output_shape == ("output",):  # which have no mean: each by itself
+    slopes = tuple(verb for verb in verbs if verb != "value")
+    if slopes and weights is None and law.output_shape == ("output",):  # which have no mean: each by itself
         if "value" in verbs:
             add(("value",), None)
         for output, unit in zip(law.output_columns, np.eye(len(law.output_columns)), strict=True):
-            add(tuple(verb for verb in verbs if verb != "value"), unit, output)
+            add(slopes, unit, output)
     else:
         add(verbs, weights)
     clash = [name for name in new if name in taken]

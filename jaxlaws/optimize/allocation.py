@@ -111,9 +111,11 @@ def allocate(
         `highest` are those of real numbers, and NaN where the search for them did not converge.
 
     Raises:
-        TypeError: For a law without the inputs that the cost is made of, and for missing or unknown arguments.
-        ValueError: For shapes that do not fit, for bounds that exclude each other, for a budget below the cost of the
-            lower bounds, and for a target below the loss of the upper ones.
+        TypeError: For a law without the inputs that the cost is made of, or without a loss, and for missing or unknown
+            arguments.
+        ValueError: For shapes that do not fit, for bounds that exclude each other, for an input that costs nothing and
+            that the loss falls with everywhere, if it has no bound, for a budget below the cost of the lower bounds,
+            and for a target below the loss of the upper ones.
 
     Example:
         >>> import jaxlaws as jl
