@@ -294,8 +294,8 @@ class Law:
             throughout; "convex": each is convex; "": nothing.
         decades: How far the inputs may leave their range, on either side, and float32 is still good to 1e-5: less than
             6 for formulas with exponents that grow there.
-        falls_with: Inputs that all outputs fall with, wherever the coefficients were fitted. Where a cost does not count
-            one, a search asks for a bound.
+        falls_with: Inputs that all outputs fall with, wherever the coefficients were fitted. Where a cost does not
+            count one, a search asks for a bound.
         rises_with: Inputs that they rise with, of which a search asks for a bound.
         objective: What a fit minimises, unless told otherwise: "squared", "huber_log" or "relative" errors, as for
             [`fit`][jaxlaws.fit].

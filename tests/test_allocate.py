@@ -375,7 +375,7 @@ def test_constraints_that_exclude_each_other_are_said_to():
         (
             ValueError,
             {"budget": [1e20, 1e16], "lower": {"N": 1e9, "D": 1e9}},
-            r"in problem \(1,\): the budget 1e\+16 is below 6e\+18, the cost at the lower bounds",
+            r"in problem \(1,\) is within the budget 1e\+16; the cost at the lower bounds is 6e\+18",
         ),
         (
             ValueError,
@@ -390,7 +390,7 @@ def test_constraints_that_exclude_each_other_are_said_to():
             {"budget": 1e20, "cost": lambda x: x.params * x.tokens * np.ones(2)},
             r"cost must return one number, not an array of shape \(2,\)",
         ),
-        (ValueError, {"target": 1.5}, "the target 1.5 is below 1.818.*, the loss at the upper bounds"),
+        (ValueError, {"target": 1.5}, r"reaches the target 1.5; the loss at the upper bounds is 1\.818"),
     ],
 )
 def test_misuse_is_one_clear_error(error, options, words):

@@ -332,11 +332,11 @@ def _check_reached(law: Law, kind: _Kind, found: Allocation, extreme: np.ndarray
         where = np.unravel_index(np.argmax(missed), missed.shape)
         least, most = float(extreme[where]), float(np.broadcast_to(limit, missed.shape)[where])
         raise ValueError(
-            f"{law.name}: no allocation{_which(where)}: "
+            f"{law.name}: no allocation{_which(where)} "
             + (
-                f"the target {most:g} is below {least:g}, the loss at the upper bounds"
+                f"reaches the target {most:g}; the loss at the upper bounds is {least:g}"
                 if kind.by_target
-                else f"the budget {most:g} is below {least:g}, the cost at the lower bounds"
+                else f"is within the budget {most:g}; the cost at the lower bounds is {least:g}"
             )
         )
 
