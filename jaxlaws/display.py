@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,16 +63,24 @@ def screen_width() -> int:
 
 def _print(header: Sequence[str], rows: Sequence[Sequence[str]], screen: int, markdown: bool, file: Any) -> None:
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, pad_edge=False, show_edge=markdown)
-    for i, (name, width) in enumerate(zip(header, _widths(header, rows, screen), strict=True)):
+    widths = _widths(header, rows, screen)
+    for i, name in enumerate(header):
         right = all(_is_number(row[i]) for row in rows)
-        table.add_column(Text(name), justify="right" if right else "left", width=width)
+        table.add_column(Text(name), justify="right" if right else "left")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(_folded(cell, width)) for cell, width in zip(row, widths, strict=True)))
     console = Console(file=file, width=WIDE, height=1, highlight=False)  # with both it asks no terminal
     with console.capture() as printed:
         console.print(table, crop=False)
     text = printed.get()
     print(text.strip("\n ") if markdown else text, file=file, end="\n" if markdown else "")
+
+
+def _folded(text: str, width: int) -> str:
+    """Lines of words; which rich would make, but with more space about them in older versions."""
+    if cell_len(text) <= width:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _widths(header: Sequence[str], rows: Sequence[Sequence[str]], screen: int) -> list[int]:

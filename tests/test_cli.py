@@ -388,7 +388,7 @@ def test_a_value_where_the_law_has_no_floor(run):
         (("predict", "chinchilla", "params=7B", "tokens=1e12"), "'params=7B': params takes numbers, such as 7e9"),
         (("predict", "parallel", "n=1", "p=1", "lr=3"), "inputs: unknown name 'lr'; parallel takes num_params, paral"),
         (("gradient", "parallel", "n=1", "parallel_sise=1"), "unknown name 'parallel_sise'; did you mean 'parallel_s"),
-        (("predict", "vocab", "characters=5e12", "vocab_size=3e4"), "name 'characters'; did you mean 'num_characters'"),
+        (("predict", "vocab", "character=5e12", "vocab_size=3e4"), "name 'character'; did you mean 'characters'"),
         (("predict", "parallel", "n=1"), "inputs: no parallel_size (parallel streams); give parallel_size=VALUE, too"),
         (("predict", "parallel", "n=1", "p=1"), "inputs: parallel has 2 groups: choose one, such as --group pile"),
         (("predict", "sft", "sft_data_size=1"), "inputs: sft has 42 groups: choose one, such as --group '("),

@@ -523,7 +523,10 @@ def test_the_curve_of_budgets_for_people(run, allocations):
         (("chinchilla",), "give --budget or --target"),
         (("chinchilla", "--budget", "1e20", "--target", "2"), "not allowed with"),
         (("chinchilla", "--budget", "1e20", "target=2"), "give --budget or --target"),
-        (("chinchilla", "--budget", "1e9", "--lower", "tokens=1e9,params=1e9"), "is within the budget 1e+09; the cost at the lower bounds is 6e+18"),
+        (
+            ("chinchilla", "--budget", "1e9", "--lower", "tokens=1e9,params=1e9"),
+            "is within the budget 1e+09; the cost at the lower bounds is 6e+18",
+        ),
         (("chinchilla", "--budget", "1e20", "--cost", "x"), "'x' is not one of distillation, "),
         (("chinchilla", "--budget", "1e20", "--cost", "inference"), "training-and-inference needs --inference-tokens"),
         (

@@ -151,7 +151,10 @@ def test_an_exported_law_takes_any_batch(law, dtype):
             x = inputs(law, count, dtype=dtype)
             found = program.call(fields(x))
             assert found.dtype == dtype
-            np.testing.assert_allclose(found, law(group, x), rtol=1e-14 if dtype == np.float64 else 1e-6)
+            expected = np.asarray(law(group, x))
+            rounding = 1e-14 if dtype == np.float64 else 1e-6
+            usual = np.median(np.abs(expected))  # an output near 0 is a difference
+            np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding * usual)
 
 
 def test_an_exported_law_has_a_gradient(x64):

@@ -27,9 +27,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")  # few m
 PARALLEL = jl.laws["parallel"]
 MIXTURE = jl.laws["domain_mixture"]
 
+
+def pandas_with_arrow(columns):
+    with np.errstate(invalid="ignore"):  # pandas tries whether floats beyond all int64 are whole
+        return pd.DataFrame(columns).convert_dtypes(dtype_backend="pyarrow")
+
+
 KINDS = {
     "pandas": pd.DataFrame,
-    "pandas with Arrow": lambda d: pd.DataFrame(d).convert_dtypes(dtype_backend="pyarrow"),
+    "pandas with Arrow": pandas_with_arrow,
     "polars": pl.DataFrame,
     "arrow": pa.table,
     "dict": dict,

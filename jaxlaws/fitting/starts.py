@@ -107,11 +107,12 @@ def _distinct(value: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.n
     for row, values in enumerate(np.where(flat <= least[:, None], 0, flat)):
         order = np.argsort(values, kind="stable")
         ranked = values[order]
-        new = np.isfinite(ranked) & ~(np.diff(ranked, prepend=-np.inf) <= 1e-6 * np.abs(ranked))
+        finite = np.isfinite(ranked)  # the first ones
+        new = finite & ~(np.diff(np.where(finite, ranked, 0), prepend=-np.inf) <= 1e-6 * np.abs(ranked))
         rank = np.cumsum(new) - 1
         first = order[new][: chosen.shape[1]]
         chosen[row] = np.resize(first, chosen.shape[1]) if len(first) else 0
-        owner[row, order] = np.where(np.isfinite(ranked) & (rank < chosen.shape[1]), rank, -1)
+        owner[row, order] = np.where(finite & (rank < chosen.shape[1]), rank, -1)
     return chosen.reshape(*value.shape[:-1], -1), owner.reshape(value.shape)
 
 
