@@ -29,8 +29,8 @@ ALPHA = 0.260635588766543
 SOURCE = Source(
     reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
     evidence=(
-        "fitted with this package to 36 runs. Without those of 4 streams, R2 on these is 0.99998, and those of 1 and 2 do "
-        "not tell the coefficients of parallel"
+        "fitted with this package to 36 runs. Without those of 4 streams, R2 on these is 0.99998, and those of 1 and 2 "
+        "do not tell the coefficients of parallel"
     ),
 )
 
