@@ -122,19 +122,23 @@ def _cost(text: str) -> str | Callable[[Any], Any]:
     """The name of a cost, from that or from a word of it; or a function in a file."""
     path, colon, function = text.rpartition(":")
     if colon and path.endswith(".py"):
-        try:
-            found_there = getattr(module_in(path), function, None)
-        except Exception as error:  # a file may raise anything
-            raise argparse.ArgumentTypeError(f"{path}: {type(error).__name__}: {error}") from None
-        if not callable(found_there):
-            raise argparse.ArgumentTypeError(f"{path} has no function called {function!r}")
-        cost: Callable[[Any], Any] = found_there
-        return cost
+        return _own_cost(path, function)
     name = text.replace("-", "_")
     found = [known for known in costs.__all__ if name == known] or [k for k in costs.__all__ if name in k.split("_")]
     if len(found) != 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(map(_option, costs.__all__))}")
     return found[0]
+
+
+def _own_cost(path: str, name: str) -> Callable[[Any], Any]:
+    """A function in a file."""
+    try:
+        found: Callable[[Any], Any] | None = getattr(module_in(path), name, None)
+    except Exception as error:  # a file may raise anything
+        raise argparse.ArgumentTypeError(f"{path}: {type(error).__name__}: {error}") from None
+    if not callable(found):
+        raise argparse.ArgumentTypeError(f"{path} has no function called {name!r}")
+    return found
 
 
 def _parameters(cost: str) -> dict[str, bool]:
