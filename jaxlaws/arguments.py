@@ -186,7 +186,9 @@ def _coefficients(law: Law, group: Any) -> tuple[Any, Any]:
 def _in_dtype(law: Law, group: str, dtype: Any) -> Any:
     coefs = law.groups[group]
     with jax.ensure_compile_time_eval():
-        return law.coefs(**{v.name: jnp.asarray(getattr(coefs, v.name), dtype) for v in variables(law.coefs)})
+        # Converted by NumPy, which compiles nothing.
+        values = {v.name: np.asarray(getattr(coefs, v.name), dtype) for v in variables(law.coefs)}
+        return law.coefs(**{name: jnp.asarray(value) for name, value in values.items()})
 
 
 @functools.cache

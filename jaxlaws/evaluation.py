@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_
 from jaxlaws.columns import BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
+from jaxlaws.programs import Program, one_cpu, padded, roomy
 
 __all__ = [
     "elasticity",
@@ -266,23 +268,16 @@ def _batch(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any
 
 
 _compiled = jax.jit(_batch, static_argnums=(0, 1))
+# Vectors as long as the CPU has them, which JAX allows only where no transformation is around the call.
+LONG_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+_outermost = Program(_batch, static=2, cpu_options=LONG_VECTORS)
 
 
 @functools.cache
-def _outermost(backend: str, donated: bool = False) -> Any:
-    """`_compiled` with what JAX allows only where nothing is around it: vectors as long as the CPU has them.
-
-    If `donated`, the result takes the memory of an array that comes as the last argument.
-    """
-    options = None
-    if backend == "cpu":
-        options = {"xla_cpu_prefer_vector_width": 512}
-        # The C library returns freed memory to the system and asks for it again with each call, at up to twice the cost
-        # of the call, until it has seen a large array come and go. This is one.
-        np.empty(31 << 20, np.uint8)
-    if donated:
-        return jax.jit(_into, static_argnums=(0, 1), donate_argnums=6, keep_unused=True, compiler_options=options)
-    return jax.jit(_batch, static_argnums=(0, 1), compiler_options=options)
+def _donated(backend: str) -> Any:
+    """A compiled `_batch` whose result takes the memory of an array that comes as the last argument."""
+    options = LONG_VECTORS if backend == "cpu" else None
+    return jax.jit(_into, static_argnums=(0, 1), donate_argnums=6, keep_unused=True, compiler_options=options)
 
 
 def _into(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any, out: Any) -> Any:
@@ -291,7 +286,7 @@ def _into(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any,
 
 def lower(law: Law, coefs: Any, inputs: Any) -> jax.stages.Lowered:
     """The prediction for these arrays, ready to be compiled to a function of `coefs, None, inputs, None`."""
-    lowered: jax.stages.Lowered = _outermost(jax.default_backend()).lower(_value, law, coefs, None, inputs, None)
+    lowered: jax.stages.Lowered = _outermost.jitted.lower(_value, law, coefs, None, inputs, None)
     return lowered
 
 
@@ -352,14 +347,13 @@ def _call(
 
 
 def _computed(law: Law, verb: Callable[..., Any], arrays: Any, shape: tuple[int, ...], out: Any) -> Any:
-    backend = jax.default_backend()
     if isinstance(out, jax.Array):
-        return _outermost(backend, donated=True)(verb, law, *arrays, out)
+        return _donated(jax.default_backend())(verb, law, *arrays, out)
     # Inputs are not overwritten before all is computed.
     apart = out is not None and any(
         isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in jax.tree.leaves(arrays)
     )
-    found = _in_blocks(_outermost(backend), verb, law, arrays, shape, None if apart else out)
+    found = _in_batches(verb, law, arrays, shape, None if apart else out)
     if out is not None and found is not out:
         out[...] = found
     return found if out is None else out
@@ -391,38 +385,92 @@ def _check_out(law: Law, out: Any, shape: tuple[int, ...], dtype: Any) -> None:
 
 WHOLE_BYTES = 31 << 20  # of results; more, or as much of temporaries, is fresh memory in each call, which costs more
 MIN_BLOCK = 64  # along the first axis of a grid: powers of the other axes are computed for each block
+# From so many rows in batches of the same length on, a program for just that length pays; to fill up a batch costs as
+# much as many rows.
+OWN_PROGRAM, FILLING = 1 << 24, 1 << 14
 
 
-def _in_blocks(
-    compiled: Any, verb: Callable[..., Any], law: Law, arrays: Any, shape: tuple[int, ...], out: np.ndarray | None
-) -> Any:
-    """`compiled(verb, law, *arrays)`; on a CPU, large batches block by block, into `out` or new NumPy arrays.
+class _Layout(NamedTuple):
+    """How batches of the same shapes are computed.
 
-    Blocks are cut along the first axis.
+    Attributes:
+        cut: Which arrays have the first axis of the batch; the others are the same for all of it.
+        padded: The number of rows that a batch without further axes is padded to.
+        block: The number of rows of a block, or 0 where all are computed at once.
+        calls: Counts the calls.
     """
-    run = functools.partial(compiled, verb, law)
-    if not shape or shape[0] <= MIN_BLOCK or jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return run(*arrays)
-    size = math.prod(shape) * _point_bytes(arrays)
-    if size <= WHOLE_BYTES // 16:  # only a matrix of second derivatives is ever so much more than the inputs
-        return run(*arrays)
-    results = math.prod(shape) * _result_bytes(verb, law, *_per_point(arrays))
-    length = max(BLOCK_BYTES * shape[0] // max(size, results), MIN_BLOCK)
-    if results <= WHOLE_BYTES or shape[0] <= length:
+
+    cut: tuple[bool, ...]
+    padded: int
+    block: int
+    calls: Iterator[int]
+
+
+def _in_batches(
+    verb: Callable[..., Any], law: Law, arrays: Any, shape: tuple[int, ...], out: np.ndarray | None
+) -> Any:
+    """`verb` for all configurations; on a CPU, padded to one of a few sizes, or if they are many block by block.
+
+    Blocks are cut along the first axis, and their results written into `out` or new NumPy arrays.
+    """
+    run = functools.partial(_outermost, verb, law)
+    if not shape or not shape[0] or not one_cpu():
         return run(*arrays)
     leaves, tree = jax.tree.flatten(arrays)
-    # The leaves that have the first axis are cut, the others are the same in all blocks.
-    cut = [
-        leaf.ndim - core == len(shape) and leaf.shape[0] == shape[0]
-        for leaf, core in zip(leaves, jax.tree.leaves(core_ndims_of(arrays)), strict=True)
-    ]
+    dtype = leaves[-1].dtype
+    layout = _layout(verb, law, tree, tuple([leaf.shape for leaf in leaves]), dtype, shape)
+    often = next(layout.calls) * (shape[0] + FILLING) >= OWN_PROGRAM
+    if not layout.block and (often or layout.padded == shape[0]):
+        return run(*arrays)
 
-    def block(rows: list[np.ndarray]) -> Any:
+    def computed(rows: Sequence[np.ndarray]) -> Any:
         parts = iter(rows)
-        return run(*jax.tree.unflatten(tree, [next(parts) if c else leaf for leaf, c in zip(leaves, cut, strict=True)]))
+        given = [next(parts) if cut else leaf for leaf, cut in zip(leaves, layout.cut, strict=True)]
+        return run(*jax.tree.unflatten(tree, given))
 
-    rows = [np.asarray(leaf) for leaf, c in zip(leaves, cut, strict=True) if c]
-    return in_blocks(block, rows, shape[0], 1 << length.bit_length() - 1, out)
+    whole = [leaf for leaf, cut in zip(leaves, layout.cut, strict=True) if cut]
+    rows = list(map(np.asarray, whole))
+    if layout.block:
+        return in_blocks(computed, rows, shape[0], layout.block, out)
+    rows = [padded(each, layout.padded) for each in rows]
+    if any(isinstance(leaf, jax.Array) for leaf in whole):
+        rows = jax.device_put(rows)  # as JAX may be told to refuse arrays of NumPy
+    found = computed(rows)
+    return jax.tree.map(lambda each: np.asarray(each)[: shape[0]], found)
+
+
+@functools.cache
+def _settle_memory() -> None:
+    """Let the C library see a large array come and go.
+
+    It returns freed memory to the system and asks for it again with each call, at up to twice the cost of the call,
+    until it has seen one.
+    """
+    np.empty(31 << 20, np.uint8)
+
+
+@functools.lru_cache(maxsize=4096)  # most calls have shapes that were seen before
+def _layout(
+    verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dtype: Any, shape: tuple[int, ...]
+) -> _Layout:
+    _settle_memory()
+    arrays = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(each, dtype) for each in shapes])
+    cut = tuple(
+        len(each) - core == len(shape) and each[0] == shape[0]
+        for each, core in zip(shapes, jax.tree.leaves(core_ndims_of(arrays)), strict=True)
+    )
+    size = roomy(shape[0]) if len(shape) == 1 else shape[0]
+    return _Layout(cut, size, _block(verb, law, arrays, shape), itertools.count(1))
+
+
+def _block(verb: Callable[..., Any], law: Law, arrays: Any, shape: tuple[int, ...]) -> int:
+    """The number of rows of a block, or 0 where all are computed at once."""
+    size = math.prod(shape) * _point_bytes(arrays)
+    if shape[0] <= MIN_BLOCK or size <= WHOLE_BYTES // 16:  # only second derivatives are ever so much more than inputs
+        return 0
+    results = math.prod(shape) * _result_bytes(verb, law, *_per_point(arrays))
+    length = max(BLOCK_BYTES * shape[0] // max(size, results), MIN_BLOCK)
+    return 0 if results <= WHOLE_BYTES or shape[0] <= length else 1 << length.bit_length() - 1
 
 
 def _point_bytes(arrays: Any) -> int:
@@ -443,7 +491,6 @@ def _per_point(arrays: Any) -> tuple[Any, tuple[tuple[int, ...], ...], Any]:
     return tree, shapes, leaves[-1].dtype
 
 
-@functools.lru_cache(maxsize=1024)
 def _result_bytes(verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dtype: Any) -> int:
     """The bytes of the results for one configuration."""
     struct: Callable[..., Any] = jax.ShapeDtypeStruct

@@ -35,9 +35,9 @@ class Form:
         fixed: Names of the fields that are not fitted.
         linear: For each number, whether the law is linear in all of these together.
         bent: Pairs of numbers by which the law has a second derivative; in each, the later one first.
-        lower: Least values.
-        upper: Largest values.
         objective: What is minimised.
+        lower: Least values. These are data, so that forms that differ in them share programs.
+        upper: Largest values.
     """
 
     law: Law
@@ -47,9 +47,15 @@ class Form:
     fixed: tuple[str, ...]
     linear: tuple[bool, ...]
     bent: tuple[tuple[int, int], ...]
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
     objective: str
+    lower: tuple[float, ...] = dataclasses.field(compare=False)
+    upper: tuple[float, ...] = dataclasses.field(compare=False)
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest values, as programs take them, [number, 1, 1]."""
+        low, high = (np.asarray(b, np.float64)[:, None, None] for b in (self.lower, self.upper))
+        return low, high
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from jax import lax
 
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.once import once
-from jaxlaws.optimize.interior_point import symmetric_inverse
+from jaxlaws.optimize.interior_point import symmetric_solution
 
 __all__ = ["OBJECTIVES", "Found", "Objective", "is_robust", "refine", "search"]
 
@@ -74,6 +74,7 @@ class Found(NamedTuple):
     delta: Any
 
 
+UNROLLED = 5  # coefficients; sums over the rows for more of them are not written out, which takes less to compile
 MOST_BENT = 64  # pairs of coefficients; with more, second derivatives take too long to compile, and are left out
 TOLERANCE = 1e-13  # of the objective, that another step would gain
 ROUGHLY = 1e-9  # the same where the search is for the start of another one
@@ -102,13 +103,16 @@ class _State(NamedTuple):
     turn: jax.Array
 
 
-def search(form: Form, data: Any, measured: jax.Array, weight: jax.Array, start: jax.Array, most: Any) -> Found:
+def search(
+    form: Form, bounds: Any, data: Any, measured: jax.Array, weight: jax.Array, start: jax.Array, most: Any
+) -> Found:
     """The nearest minimum from each start.
 
     Of robust objectives, the minimum of the squares of relative errors, which is where `refine` begins.
 
     Args:
-        form: What is fitted.
+        form: What is fitted, but for its bounds.
+        bounds: Least and largest values, as `form.bounds` gives them.
         data: What `form.at` takes.
         measured: [row, block, problem or 1].
         weight: [row, block, problem or 1]; rows of weight 0 do not count.
@@ -116,13 +120,13 @@ def search(form: Form, data: Any, measured: jax.Array, weight: jax.Array, start:
         most: How many steps are taken at most.
     """
     objective = OBJECTIVES["relative" if is_robust(form) else form.objective]
-    lower, upper = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
-    start = jnp.clip(jnp.where(jnp.asarray(form.linear)[:, None, None], 0, start), lower, upper)
-    return _search(form, data, measured, weight, start, most, np.inf, objective, projected=True)
+    start = jnp.clip(jnp.where(jnp.asarray(form.linear)[:, None, None], 0, start), *bounds)
+    return _search(form, bounds, data, measured, weight, start, most, np.inf, objective, projected=True)
 
 
 def refine(
     form: Form,
+    bounds: Any,
     data: Any,
     measured: jax.Array,
     weight: jax.Array,
@@ -134,7 +138,9 @@ def refine(
 
     Delta of Huber's function begins at the given one; infinity stands for the size of the errors.
     """
-    return _search(form, data, measured, weight, start, most, delta, OBJECTIVES[form.objective], projected=False)
+    return _search(
+        form, bounds, data, measured, weight, start, most, delta, OBJECTIVES[form.objective], projected=False
+    )
 
 
 def is_robust(form: Form) -> bool:
@@ -144,6 +150,7 @@ def is_robust(form: Form) -> bool:
 
 def _search(
     form: Form,
+    bounds: Any,
     data: Any,
     measured: Any,
     weight: Any,
@@ -159,7 +166,7 @@ def _search(
     """
     count, shared, shape = start.shape[0], form.shared_count, start.shape[1:]
     total = _summed if shared else _each
-    lower, upper = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
+    lower, upper = bounds
     linear = [i for i, is_linear in enumerate(form.linear) if is_linear]
     used = weight > 0
     tolerance = TOLERANCE if objective is OBJECTIVES[form.objective] else ROUGHLY
@@ -204,7 +211,8 @@ def _search(
         few = sum(i < shared for i in linear)
         at = near(point, linear, delta, exact=False)
         x = jnp.stack([point[i] for i in linear])
-        best, gain = _step(at, jnp.zeros_like(x), x, lower[linear], upper[linear], few, total)
+        low, high = (jnp.stack([bound[i] for i in linear]) for bound in bounds)
+        best, gain = _step(at, jnp.zeros_like(x), x, low, high, few, total)
         chosen = dict(zip(linear, jnp.where(gain >= 0, best, x), strict=True))
         # The others stay the same arrays, so that what depends on them alone is not computed again.
         return [chosen.get(i, old) for i, old in enumerate(point)]
@@ -303,8 +311,8 @@ def _step(
     at: _At,
     damping: Any,
     x: jax.Array,
-    lower: np.ndarray,
-    upper: np.ndarray,
+    lower: jax.Array,
+    upper: jax.Array,
     shared: int,
     total: Callable[[jax.Array], jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
@@ -326,11 +334,7 @@ def _step(
         return _Stops(held, step, change, jnp.any(crossing), state.rounds + 1)
 
     state = _Stops(held, jnp.zeros_like(x), jnp.zeros_like(x), jnp.asarray(True), jnp.asarray(0))
-    if np.isfinite(lower).any() or np.isfinite(upper).any():
-        state = lax.while_loop(lambda state: state.again & (state.rounds < 3), stopped, state)
-    else:
-        state = stopped(state)
-    held, step, change = state[:3]
+    held, step, change = lax.while_loop(lambda state: state.again & (state.rounds < 3), stopped, state)[:3]
     step = jnp.clip(x + jnp.where(held, step, change), lower, upper) - x
     gain = -jnp.sum(gradient * step, 0) - jnp.sum(step * _product(matrix, step), 0) / 2
     return x + step, total(gain)
@@ -372,61 +376,18 @@ def _solution(
     Rows of shared coefficients are summed over the blocks; the others are eliminated block by block.
     """
     if not shared:
-        return _inverse(matrix, diagonal)(right)
+        return symmetric_solution(matrix, diagonal, right[:, None])[:, 0]
     free = jnp.isfinite(diagonal)
     border = jnp.sum(matrix[:shared, :shared], 2, keepdims=True)
     top, corner = right[:shared, :1], diagonal[:shared, :1]
     if len(right) == shared:
-        return jnp.broadcast_to(_inverse(border, corner)(top), right.shape)
+        return jnp.broadcast_to(symmetric_solution(border, corner, top[:, None])[:, 0], right.shape)
     coupling = [jnp.where(free[shared:], matrix[shared:, s], 0) for s in range(shared)]
-    solved = _inverse(matrix[shared:, shared:], diagonal[shared:])(jnp.stack([right[shared:], *coupling], 1))
+    sides = jnp.stack([right[shared:], *coupling], 1)
+    solved = symmetric_solution(matrix[shared:, shared:], diagonal[shared:], sides)
     alone, answers = solved[:, 0], [solved[:, 1 + s] for s in range(shared)]
     schur = [[border[s, t] - total(jnp.sum(coupling[s] * answers[t], 0)) for t in range(shared)] for s in range(shared)]
     rest = [top[s] - total(jnp.sum(coupling[s] * alone, 0)) for s in range(shared)]
-    found = _inverse(jnp.stack([jnp.stack(row) for row in schur]), corner)(jnp.stack(rest))
+    found = symmetric_solution(jnp.stack([jnp.stack(row) for row in schur]), corner, jnp.stack(rest)[:, None])[:, 0]
     others = alone - functools.reduce(jnp.add, [found[s] * answers[s] for s in range(shared)])
     return jnp.concatenate([jnp.broadcast_to(found, (shared, *right.shape[1:])), others])
-
-
-UNROLLED = 5  # unknowns, with more of which written-out sums and elimination take too long to compile
-
-
-def _inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """As `symmetric_inverse`, in loops for larger matrices; the right side may have further axes after its first."""
-    count = len(matrix)
-    if count <= UNROLLED:
-        return symmetric_inverse(matrix, diagonal)
-    index = jnp.arange(count).reshape(-1, *[1] * (matrix.ndim - 2))
-    sizes = jnp.abs(_diagonal(matrix)) + diagonal
-    whole = matrix + jnp.eye(count).reshape(count, count, *[1] * (matrix.ndim - 2)) * jnp.where(
-        jnp.isfinite(diagonal), diagonal, 0
-    )
-    held = ~jnp.isfinite(diagonal)
-    least = np.finfo(matrix.dtype).eps * sizes + np.finfo(matrix.dtype).tiny
-
-    def eliminated(j: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        rest, inverse = state
-        pivot = jnp.where(held[j], jnp.inf, jnp.maximum(jnp.abs(rest[j, j]), least[j]))
-        factor = jnp.where(index > j, rest[:, j] / pivot, 0)
-        return rest - factor[:, None] * rest[j][None], inverse.at[j].set(1 / pivot)
-
-    upper, inverse = lax.fori_loop(0, count, eliminated, (whole, jnp.zeros_like(diagonal)))
-
-    def solution(right: jax.Array) -> jax.Array:
-        extra = range(1, 1 + right.ndim - diagonal.ndim)
-        where = index.reshape(count, *[1] * (right.ndim - 1))
-
-        def forward(j: Any, side: jax.Array) -> jax.Array:
-            # Symmetry: what is below the diagonal is what is beside it, over the pivot.
-            row = jnp.expand_dims(upper[j], extra)
-            return side - jnp.where(where > j, row * inverse[j], 0) * side[j]
-
-        def backward(i: Any, side: jax.Array) -> jax.Array:
-            j = count - 1 - i
-            column, done = jnp.expand_dims(upper[:, j], extra), side[j] * inverse[j]
-            return jnp.where(where == j, done, side - jnp.where(where < j, column, 0) * done)
-
-        found: jax.Array = lax.fori_loop(0, count, backward, lax.fori_loop(0, count, forward, right))
-        return found
-
-    return solution

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from jaxlaws.law import Law, Var, variables
+from jaxlaws.programs import roomy
 from jaxlaws.tables import DataError, as_frame, missing, numbers, read_inputs, read_table, rows_text
 
-__all__ = ["ALONE", "Runs", "read_runs", "roomy", "sized"]
+__all__ = ["ALONE", "Runs", "read_runs", "sized"]
 
 ALONE = "all_data"  # the group of a table that has no column of groups
 
@@ -74,12 +75,6 @@ class Runs:
             measured=self.measured[chosen],
             weights=self.weights[chosen],
         )
-
-
-def roomy(count: int) -> int:
-    """The next number among 8, 12, 16, 24, 32, 48, ..."""
-    power = 1 << (max(count, 9) - 1).bit_length()
-    return next(size for size in (8, 3 * power // 4, power) if count <= size)
 
 
 def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = None, *, first_row: int = 0) -> Runs:

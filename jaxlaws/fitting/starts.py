@@ -14,8 +14,8 @@ import numpy as np
 from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found, is_robust, refine, search
-from jaxlaws.fitting.runs import roomy
 from jaxlaws.numerics import keep_powers
+from jaxlaws.programs import QUICK, Program, roomy
 
 __all__ = ["by_rows", "rounding", "solve_all", "spread"]
 
@@ -243,7 +243,8 @@ def _in_chunks(
     def solved(begin: int) -> Found:
         piece = np.resize(chosen[begin : begin + length], length)
         with setting(np.dtype(np.float64)):  # which is one of each thread
-            found = _compiled(phase, form, *problems.take(piece), start[..., piece], most, delta[..., piece])
+            given = form.bounds, *problems.take(piece), start[..., piece], np.int32(most), delta[..., piece]
+            found = _compiled(phase, form, *given)
             return Found(*map(np.asarray, found))
 
     begins = range(0, len(chosen), length)
@@ -254,11 +255,14 @@ def _in_chunks(
     return Found(*(np.concatenate(values, -1)[..., : len(chosen)] for values in zip(*found, strict=True)))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(
-    phase: str, form: Form, data: Any, measured: Any, weight: Any, start: Any, most: Any, delta: Any
+def _phase(
+    phase: str, form: Form, bounds: Any, data: Any, measured: Any, weight: Any, start: Any, most: Any, delta: Any
 ) -> Found:
+    """One phase of the search for problems whose axis is the last one."""
     with keep_powers():  # which serve predictions and derivatives
         if phase == "search":
-            return search(form, data, measured, weight, start, most)
-        return refine(form, data, measured, weight, start, most, delta)
+            return search(form, bounds, data, measured, weight, start, most)
+        return refine(form, bounds, data, measured, weight, start, most, delta)
+
+
+_compiled = Program(_phase, static=2, cpu_options=QUICK)

@@ -20,14 +20,14 @@ from jax.extend.core import Literal
 from jax.tree_util import Partial
 
 from jaxlaws.arguments import beyond_setting, check_law, check_weights, number, setting
-from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, record, var, variables
 from jaxlaws.numerics import log, plain
 from jaxlaws.optimize import costs
-from jaxlaws.optimize.batches import batched, block_size, columns, in_blocks, prepared, record_columns, rows
+from jaxlaws.optimize.batches import Problems, batched, block_size, in_blocks, prepared, rows
 from jaxlaws.optimize.curvature import curve
 from jaxlaws.optimize.interior_point import Point, Problem, differentiable, search, solve
 from jaxlaws.optimize.pieces import in_pieces
+from jaxlaws.programs import QUICK, Program, one_cpu
 
 __all__ = ["Allocation", "allocate"]
 
@@ -197,16 +197,19 @@ def allocate(
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
-        search = functools.partial(_search, law, kind_of)
-        if traced:
-            found: Allocation = search(shape, arrays, values)[0]
+        cores = {name: len(options[name][1]) for name in values}
+        apart = one_cpu() and not traced and 0 not in shape
+        block = block_size(len(names))
+        if apart:
+            problems = Problems(values, cores, arrays, (), shape, dtype)
+            found, extreme = in_pieces(functools.partial(_apart, law, kind_of), problems, block)
         else:
-            core_ndims = core_ndims_of(arrays), {name: len(options[name][1]) for name in values}
-            found, extreme = in_pieces(search, shape, (arrays, values), core_ndims, dtype)
-            _check_reached(
-                law, kind_of, found, np.asarray(extreme), np.asarray(values["target" if budget is None else "budget"])
-            )
-        return jax.tree.map(np.asarray, found) if switched else found  # JAX at 32 bits cannot go on with float64
+            found, extreme = _together(law, kind_of, (*cores.items(),), shape, block, values, arrays)
+        if not traced:
+            limit = values["target" if budget is None else "budget"]
+            _check_reached(law, kind_of, found, np.asarray(extreme), np.asarray(limit))
+        # JAX at 32 bits cannot go on with float64.
+        return jax.tree.map(np.asarray, found) if switched else found if traced else jax.device_put(found)
 
 
 class _Ratio(NamedTuple):
@@ -353,18 +356,29 @@ def _which(where: tuple[Any, ...]) -> str:
     return f" in problem {tuple(map(int, where))}" if where else ""
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _search(law: Law, kind: _Kind, shape: tuple[int, ...], arrays: Any, values: Any) -> tuple[Allocation, jax.Array]:
-    coefs, ids, inputs, _ = arrays
-    if ids is not None:
-        coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
-    data = {name: columns(value, shape, int(name == "weights")) for name, value in values.items()}
-    data |= {"coefs": record_columns(coefs, shape), "inputs": record_columns(inputs, shape)}
+def _searched(law: Law, kind: _Kind, data: Any) -> tuple[Allocation, jax.Array]:
+    """The answers to problems whose axis is the last one, and how good or cheap the bounds are."""
     with plain():
-        found: tuple[Allocation, jax.Array] = rows(
-            in_blocks(_Parts(law, kind).optimum, data, block_size(len(kind.names))), shape
-        )
-    return found
+        return _Parts(law, kind).optimum(data)
+
+
+_apart = Program(_searched, static=2, cpu_options=QUICK)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _together(
+    law: Law,
+    kind: _Kind,
+    cores: tuple[tuple[str, int], ...],
+    shape: tuple[int, ...],
+    block: int,
+    values: Any,
+    arrays: Any,
+) -> tuple[Allocation, jax.Array]:
+    """The same for a batch as a whole, with its axes first: within a transformation, or on other devices."""
+    problems = Problems(values, dict(cores), arrays, (), shape, None)
+    found: tuple[Allocation, jax.Array] = in_blocks(functools.partial(_searched, law, kind), problems.whole(), block)
+    return rows(found, shape)  # type: ignore[no-any-return]
 
 
 class _Found(NamedTuple):

@@ -14,7 +14,7 @@ from jax import lax
 from jaxlaws.arguments import arguments, broadcast_shape, number
 from jaxlaws.law import Law, variables
 
-__all__ = ["batched", "block_size", "columns", "in_blocks", "prepared", "record_columns", "rows"]
+__all__ = ["Problems", "batched", "block_size", "in_blocks", "prepared", "rows"]
 
 BLOCK = 256  # problems that are solved together, at most: few wait for the one that takes longest
 MATRICES = 1 << 15  # numbers in the matrices of a block, at most: they stay in the cache
@@ -23,7 +23,7 @@ MATRICES = 1 << 15  # numbers in the matrices of a block, at most: they stay in 
 def _filled(law: Law, name: str, array: Any, core: tuple[int, ...]) -> Any:
     """An option with its own axes in full: one number stands for all."""
     if not array.ndim:
-        return jnp.broadcast_to(array, core) if isinstance(array, jax.Array) else np.broadcast_to(array, core)
+        return jnp.broadcast_to(array, core) if isinstance(array, jax.Array) else np.full(core, array)
     if array.shape[array.ndim - len(core) :] != core:
         raise ValueError(f"{law.name}: {name} has shape {array.shape}; it must end in {core}")
     return array
@@ -72,9 +72,11 @@ def columns(array: Any, shape: tuple[int, ...], core: int) -> jax.Array:
 
 def record_columns(values: Any, shape: tuple[int, ...]) -> Any:
     """The same for every field of a record."""
-    fields: Mapping[str, Any] = {
-        v.name: columns(getattr(values, v.name), shape, len(v.shape)) for v in variables(type(values))
-    }
+    return _of_fields(values, lambda array, core: columns(array, shape, core))
+
+
+def _of_fields(values: Any, fn: Callable[[Any, int], Any]) -> Any:
+    fields: Mapping[str, Any] = {v.name: fn(getattr(values, v.name), len(v.shape)) for v in variables(type(values))}
     return type(values)(**fields)
 
 
@@ -83,17 +85,72 @@ def rows(found: Any, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0).reshape(*shape, *x.shape[:-1]), found)
 
 
+class Problems(NamedTuple):
+    """A batch of problems.
+
+    Attributes:
+        values: The options by name, with their own axes last.
+        cores: How many axes of its own each option has; 1 where nothing is said.
+        arrays: Coefficients, ids of groups, and inputs, as `arguments` gives them.
+        found: Records of what is known of each problem, with the axes of the batch first.
+        shape: The axes of the batch.
+        dtype: What the problems are solved in.
+    """
+
+    values: Mapping[str, Any]
+    cores: Mapping[str, int]
+    arrays: Any
+    found: tuple[Any, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def whole(self) -> tuple[Any, ...]:
+        """All of them, with the batch as the last axis: what a search takes."""
+        coefs, ids, inputs, _ = self.arrays
+        if ids is not None:
+            coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
+        data = {name: columns(value, self.shape, self.cores.get(name, 1)) for name, value in self.values.items()}
+        data |= {"coefs": record_columns(coefs, self.shape), "inputs": record_columns(inputs, self.shape)}
+        return data, *(record_columns(each, self.shape) for each in self.found)
+
+    def at(self, which: np.ndarray) -> tuple[Any, ...]:
+        """The same for some of them, by position, in NumPy."""
+        index = np.unravel_index(which, self.shape) if self.shape else ()
+
+        def of(array: Any, core: int) -> Any:
+            array = np.asarray(array)
+            axes = array.ndim - core
+            if not axes:
+                full = np.empty((*array.shape, len(which)), array.dtype)  # which takes less time than to broadcast
+                full[...] = array[..., None]
+                return full
+            place = [i if n > 1 else 0 for i, n in zip(index[-axes:], array.shape, strict=False)]
+            chosen = np.broadcast_to(array[tuple(place)], (len(which), *array.shape[axes:]))
+            return np.moveaxis(chosen, 0, -1)
+
+        coefs, ids, inputs, _ = self.arrays
+        if ids is not None:  # every problem has its group
+            mine = of(ids, 0)
+            coefs = jax.tree.map(lambda leaf: np.asarray(leaf)[mine], coefs)
+            coefs = _of_fields(coefs, lambda array, core: np.moveaxis(array, 0, -1))
+        else:
+            coefs = _of_fields(coefs, of)
+        data = {name: of(value, self.cores.get(name, 1)) for name, value in self.values.items()}
+        data |= {"coefs": coefs, "inputs": _of_fields(inputs, of)}
+        return data, *(_of_fields(each, of) for each in self.found)
+
+
 def block_size(unknowns: int) -> int:
-    """How many problems with so many unknowns make a block: a power of two."""
+    """How many problems with so many unknowns are solved together, at most: a power of two."""
     return min(BLOCK, 1 << (max(1, MATRICES // unknowns**2).bit_length() - 1))
 
 
-def in_blocks(fn: Callable[[Any], Any], data: Any, size: int) -> Any:
-    """`fn(data)` along the last axis of all arrays, block by block."""
+def in_blocks(fn: Callable[..., Any], data: tuple[Any, ...], size: int) -> Any:
+    """`fn(*data)` along the last axis of all arrays, block by block."""
     count = jax.tree.leaves(data)[0].shape[-1]
     blocks = -(-count // size)
     if blocks <= 1:
-        return fn(data)
+        return fn(*data)
 
     def cut(x: jax.Array) -> jax.Array:
         padding = jnp.broadcast_to(x[..., -1:], (*x.shape[:-1], blocks * size - count))
@@ -102,7 +159,7 @@ def in_blocks(fn: Callable[[Any], Any], data: Any, size: int) -> Any:
     def join(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], blocks * size)[..., :count]
 
-    return jax.tree.map(join, lax.map(fn, jax.tree.map(cut, data)))
+    return jax.tree.map(join, lax.map(lambda block: fn(*block), jax.tree.map(cut, data)))
 
 
 def batched(fn: Callable[..., Any]) -> Callable[..., Any]:

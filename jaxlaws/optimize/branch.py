@@ -8,6 +8,7 @@ below. Intervals are cut where a line is too low, until no part can hold anythin
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +19,9 @@ from jax import lax
 from jaxlaws.optimize.batches import batched, in_blocks
 from jaxlaws.optimize.mixture_parts import Mixture, Parts, inside
 
-__all__ = ["best_of_all", "doubtful"]
+__all__ = ["BRANCHES", "best_of_all", "doubtful", "improved"]
 
-BLOCK = 64  # problems that are looked at together
+BRANCHES = 64  # problems that are looked at together
 CUTS = 40  # at most
 
 
@@ -51,28 +52,29 @@ def best_of_all(parts: Parts, data: Any, found: Mixture) -> Mixture:
     order = jnp.argsort(~doubtful(found))  # those that need it together
     back = jnp.argsort(order)
 
-    def block(both: tuple[Any, Mixture]) -> Mixture:
-        data, found = both
-        result: Mixture = lax.cond(jnp.any(doubtful(found)), lambda: _improved(parts, data, found), lambda: found)
+    def block(data: Any, found: Mixture) -> Mixture:
+        needed = jnp.any(doubtful(found))
+        result: Mixture = lax.cond(needed, lambda: improved(parts, data, found), lambda: found)
         return result
 
-    result: Mixture = in_blocks(block, jax.tree.map(lambda x: x[..., order], (data, found)), BLOCK)
+    result: Mixture = in_blocks(block, jax.tree.map(lambda x: x[..., order], (data, found)), BRANCHES)
     result = jax.tree.map(lambda x: x[..., back], result)
     return result
 
 
 def doubtful(found: Mixture) -> jax.Array:
     """Whether there may be something better by more than rounding."""
-    result: jax.Array = found.feasible & jnp.isfinite(found.gap) & (found.gap > _tolerance(found))
+    result: jax.Array = found.feasible & (found.gap < math.inf) & (found.gap > _tolerance(found))
     return result
 
 
 def _tolerance(found: Mixture) -> jax.Array:
-    result: jax.Array = np.finfo(found.loss.dtype).eps ** 0.625 * (1 + jnp.abs(found.loss))
+    result: jax.Array = np.finfo(found.loss.dtype).eps ** 0.625 * (1 + abs(found.loss))
     return result
 
 
-def _improved(parts: Parts, data: Any, found: Mixture) -> Mixture:
+def improved(parts: Parts, data: Any, found: Mixture) -> Mixture:
+    """The same for a few problems, all of which are looked at."""
     _, lower, upper, _ = parts.box(data)
     seen = _look(parts, *lax.stop_gradient((data, found, lower, upper)))
     # From there to the optimum that is near, with the multipliers that it has there.

@@ -21,7 +21,7 @@ from jax import lax
 
 from jaxlaws.optimize.batches import batched
 
-__all__ = ["Point", "Problem", "differentiable", "search", "solve", "symmetric_inverse"]
+__all__ = ["Point", "Problem", "differentiable", "search", "solve", "symmetric_solution"]
 
 
 class Problem(NamedTuple):
@@ -259,12 +259,13 @@ def _direction(
         # constraints that leave nothing to choose would make it all but singular.
         cost = jnp.max(jnp.abs(stiff), (0, 1))
         matrix = matrix + stiff + cost * (on[:, None] & on[None, :, 0, None])
-    inverse = symmetric_inverse(matrix, jnp.where(fixed, jnp.inf, diagonal))
-    b = inverse(jnp.where(fixed, 0, on.astype(hessian.dtype)))
-    size = jnp.sum(on * b, 0)
+    held = jnp.where(fixed, jnp.inf, diagonal)
 
     def solution(right: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
-        a = inverse(jnp.where(fixed, 0, right))
+        sides = jnp.stack([right, jnp.broadcast_to(on, right.shape).astype(right.dtype)], 1)
+        found = symmetric_solution(matrix, held, jnp.where(fixed[:, None], 0, sides))
+        a, b = found[:, 0], found[:, 1]
+        size = jnp.sum(on * b, 0)
         y = (total - jnp.sum(on * a, 0)) / jnp.where(size == 0, jnp.inf, size)  # 0 if nothing is free to move
         return a + y * b, y - cost * total
 
@@ -321,31 +322,44 @@ def _longest(room: jax.Array, change: jax.Array) -> jax.Array:
     return jnp.minimum(jnp.min(part, axis=0, initial=jnp.inf), 1)
 
 
-def symmetric_inverse(matrix: jax.Array, diagonal: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """The inverse of a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero."""
+UNROLLED = 8  # unknowns; elimination of more is a loop, which takes less to compile
+
+
+def symmetric_solution(matrix: jax.Array, diagonal: jax.Array, right: jax.Array) -> jax.Array:
+    """The solution for a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero.
+
+    Args:
+        matrix: [unknown, unknown, ...].
+        diagonal: [unknown, ...].
+        right: Right sides, [unknown, side, ...].
+    """
     n = matrix.shape[0]
-    rows = [[matrix[i, j] for j in range(n)] for i in range(n)]
-    factors: list[list[jax.Array]] = []
-    inverse: list[jax.Array] = []
-    for j in range(n):
-        pivot = rows[j][j] + diagonal[j]
-        # Where the problem is not convex, a step of the same length in the direction that goes down.
-        scale = np.finfo(pivot.dtype).eps * (jnp.abs(matrix[j, j]) + diagonal[j])
-        inverse.append(1 / jnp.maximum(jnp.abs(pivot), jnp.maximum(scale, np.finfo(pivot.dtype).tiny)))
-        factors.append([rows[j][i] * inverse[j] for i in range(j + 1, n)])
-        for i, factor in enumerate(factors[j], j + 1):
-            for k in range(i, n):
-                rows[i][k] = rows[i][k] - factor * rows[j][k]
+    index = jnp.arange(n).reshape(n, *[1] * (diagonal.ndim - 1))
+    own = jnp.sum(jnp.where(index[:, None] == index[None], matrix, 0), 1)
+    # Where the problem is not convex, a step of the same length in the direction that goes down.
+    least = np.finfo(matrix.dtype).eps * (jnp.abs(own) + diagonal)
+    least = jnp.maximum(least, np.finfo(matrix.dtype).tiny)
 
-    def solution(right: jax.Array) -> jax.Array:
-        side = [right[i] for i in range(n)]
-        for j in range(n):
-            for i, factor in enumerate(factors[j], j + 1):
-                side[i] = side[i] - factor * side[j]
-        for i in reversed(range(n)):
-            for k in range(i + 1, n):
-                side[i] = side[i] - rows[i][k] * side[k]
-            side[i] = side[i] * inverse[i]
-        return jnp.stack(side)
+    def eliminated(j: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        rows, inverse = state
+        pivot = 1 / jnp.maximum(jnp.abs(rows[j, j] + diagonal[j]), least[j])
+        factor = jnp.where(index > j, rows[:, j] * pivot, 0)
+        return rows - factor[:, None] * rows[j], jnp.where(index == j, pivot, inverse)
 
-    return solution
+    def substituted(i: Any, side: jax.Array) -> jax.Array:
+        j = n - 1 - i
+        found = side[j] * inverse[j]
+        above = jnp.where(index < j, upper[:, j], 0)
+        return jnp.where(index[:, None] == j, found, side - above[:, None] * found)
+
+    rows, inverse = _repeated(n, eliminated, (jnp.concatenate([matrix, right], 1), jnp.zeros_like(diagonal)))
+    upper = rows[:, :n]
+    return _repeated(n, substituted, rows[:, n:])
+
+
+def _repeated(n: int, body: Callable[[Any, Any], Any], state: Any) -> Any:
+    if n > UNROLLED:
+        return lax.fori_loop(0, n, body, state)
+    for i in range(n):
+        state = body(i, state)
+    return state

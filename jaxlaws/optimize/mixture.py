@@ -14,13 +14,13 @@ import numpy as np
 from jax import lax
 
 from jaxlaws.arguments import beyond_setting, check_law, check_weights, setting
-from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import plain
-from jaxlaws.optimize.batches import block_size, columns, in_blocks, prepared, record_columns, rows
-from jaxlaws.optimize.branch import best_of_all, doubtful
+from jaxlaws.optimize.batches import Problems, block_size, in_blocks, prepared, rows
+from jaxlaws.optimize.branch import BRANCHES, best_of_all, doubtful, improved
 from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
 from jaxlaws.optimize.pieces import in_pieces
+from jaxlaws.programs import QUICK, Program, one_cpu
 
 __all__ = ["Mixture", "optimize_mixture"]
 
@@ -129,39 +129,63 @@ def optimize_mixture(
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
-        kind = Kind(targets is not None, prior is not None, budget is not None)
+        kind = Kind(targets is not None, prior is not None)
+        cores = {name: len(core) for name, (_, core) in options.items()}
+        apart = one_cpu() and not traced and 0 not in shape
+        xp: Any = np if apart else jnp
+        block = block_size(k)
 
-        option_axes = {name: len(core) for name, (_, core) in options.items()}
-        result_axes = Mixture(**{v.name: len(v.shape) for v in variables(Mixture)})
-
-        def run(step: Callable[..., Mixture], values: Any, *found: Mixture) -> Mixture:
-            program = functools.partial(_run, step, law, simplex, kind)
-            given = (arrays, values, *found)
-            axes = (core_ndims_of(arrays), option_axes, *[result_axes for _ in found])
-            result: Mixture = program(shape, *given) if traced else in_pieces(program, shape, given, axes, dtype)
+        def run(step: Callable[..., Mixture], values: Any, *found: Mixture, only: Any = None) -> Mixture:
+            """A step of the search for all problems, or where these are apart for those alone that need it."""
+            static = (step, law, simplex, kind)
+            if not apart:
+                most = math.prod(shape) if step is best_of_all else block
+                result: Mixture = _together(static, (*cores.items(),), shape, most, values, arrays, found)
+                return result
+            problems = Problems(values, cores, arrays, found, shape, dtype)
+            program = functools.partial(_apart, *static)
+            if only is None:
+                result = in_pieces(program, problems, block)
+                return result
+            chosen = np.flatnonzero(only)
+            better = in_pieces(program, problems, BRANCHES if step is improved else block, chosen)
+            result = jax.tree.map(functools.partial(_put, chosen, shape), found[0], better)
             return result
 
         def best(values: Any) -> Mixture:
             found = run(_optimum, values)
-            if law.curvature == "separable" and not kind.worst and (traced or bool(jnp.any(doubtful(found)))):
-                found = run(best_of_all, values, found)
+            if law.curvature == "separable" and not kind.worst:
+                if not apart:
+                    found = run(best_of_all, values, found)
+                elif (unsure := doubtful(found)).any():
+                    found = run(improved, values, found, only=unsure)
             return found
 
         found = best(values)
         if within is not None:
             found = run(_with_ranges, values, found)
-        if m and (traced or not bool(jnp.all(found.feasible))):
-            found = run(_with_conflicts, values, found)
+        if m and not (apart and found.feasible.all()):
+            found = run(_with_conflicts, values, found, only=~found.feasible)
         if unconstrained:
-            bounds = {"lower": 0, "upper": 1, "available": jnp.inf, "max_epochs": 1}
-            bounds |= {"sum_lower": -jnp.inf, "sum_upper": jnp.inf}
-            free = best({**values, **{name: jnp.full_like(values[name], bound) for name, bound in bounds.items()}})
+            bounds = {"lower": 0, "upper": 1, "available": math.inf, "max_epochs": 1}
+            bounds |= {"sum_lower": -math.inf, "sum_upper": math.inf}
+            free = best({**values, **{name: xp.full_like(values[name], bound) for name, bound in bounds.items()}})
             found = dataclasses.replace(
                 found,
-                unconstrained=jnp.where(free.converged[..., None], free.proportions, jnp.nan),
-                unconstrained_loss=jnp.where(free.converged, free.loss, jnp.nan),
+                unconstrained=xp.where(free.converged[..., None], free.proportions, math.nan),
+                unconstrained_loss=xp.where(free.converged, free.loss, math.nan),
             )
-        return jax.tree.map(np.asarray, found) if switched else found  # JAX at 32 bits cannot go on with float64
+        if budget is None:
+            found = dataclasses.replace(found, epochs=found.epochs * math.nan)
+        # JAX at 32 bits cannot go on with float64.
+        return jax.tree.map(np.asarray, found) if switched else found if traced else jax.device_put(found)
+
+
+def _put(chosen: np.ndarray, shape: tuple[int, ...], old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """What is known of all problems, with what is new of some of them."""
+    flat = old.reshape((math.prod(shape), *old.shape[len(shape) :])).copy()
+    flat[chosen] = new
+    return flat.reshape(old.shape)
 
 
 def _simplex_input(law: Law, inputs: Any) -> Var:
@@ -208,48 +232,47 @@ def _bounds(values: Any, xp: Any) -> tuple[Any, Any]:
     return values["lower"], xp.minimum(values["upper"], share)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _run(
-    step: Callable[..., Mixture],
-    law: Law,
-    simplex: Var,
-    kind: Kind,
-    shape: tuple[int, ...],
-    arrays: Any,
-    values: Any,
-    *found: Mixture,
+def _stepped(
+    step: Callable[..., Mixture], law: Law, simplex: Var, kind: Kind, data: dict[str, Any], *found: Mixture
 ) -> Mixture:
-    """One step of the search, for all problems: a compiled program."""
-    coefs, ids, inputs, _ = arrays
-    if ids is not None:
-        coefs = jax.tree.map(lambda leaf: jnp.take(leaf, ids, axis=0, mode="fill"), coefs)
-
-    lower, upper = _bounds(values, jnp)
-    values = {**values, "lower": lower, "upper": upper}
+    """One step of the search for problems whose axis is the last one."""
+    share = data["max_epochs"] * data["available"] / data["budget"]
     # Sums whose largest coefficient is 1, so that what is left of their bounds is as exact as proportions are.
-    scale = jnp.max(jnp.abs(values["sums"]), -1)
+    scale = jnp.max(jnp.abs(data["sums"]), 1)
     scale = lax.stop_gradient(jnp.where(scale > 0, scale, 1))
-    values |= {"sum_scale": scale, "sums": values["sums"] / scale[..., None]}
-    values |= {name: values[name] / scale for name in ("sum_lower", "sum_upper")}
-    cores = {"budget": 0, "strength": 0, "within": 0, "sums": 2}
-    data = {name: columns(value, shape, cores.get(name, 1)) for name, value in values.items()}
-    data |= {"coefs": record_columns(coefs, shape), "inputs": record_columns(inputs, shape)}
+    data = {**data, "upper": jnp.minimum(data["upper"], share), "sum_scale": scale}
+    data |= {"sums": data["sums"] / scale[:, None]}
+    data |= {name: data[name] / scale for name in ("sum_lower", "sum_upper")}
     with plain():
-        stepped = step(Parts(law, simplex, kind), data, *(record_columns(each, shape) for each in found))
-    result: Mixture = rows(stepped, shape)
+        return step(Parts(law, simplex, kind), data, *found)
+
+
+_apart = Program(_stepped, static=4, cpu_options=QUICK)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _together(
+    static: tuple[Any, ...],
+    cores: tuple[tuple[str, int], ...],
+    shape: tuple[int, ...],
+    most: int,
+    values: Any,
+    arrays: Any,
+    found: tuple[Mixture, ...],
+) -> Mixture:
+    """One step of the search for a batch as a whole: within a transformation, or on other devices."""
+    problems = Problems(values, dict(cores), arrays, found, shape, None)
+    result: Mixture = rows(in_blocks(functools.partial(_stepped, *static), problems.whole(), most), shape)
     return result
 
 
 def _optimum(parts: Parts, data: Any) -> Mixture:
-    found: Mixture = in_blocks(parts.optimum, data, block_size(parts.domains))
-    return found
+    return parts.optimum(data)
 
 
 def _with_ranges(parts: Parts, data: Any, found: Mixture) -> Mixture:
-    result: Mixture = in_blocks(lambda both: parts.with_ranges(*both), (data, found), block_size(parts.domains))
-    return result
+    return parts.with_ranges(data, found)
 
 
 def _with_conflicts(parts: Parts, data: Any, found: Mixture) -> Mixture:
-    conflicting: jax.Array = in_blocks(parts.conflicting, data, block_size(parts.domains))
-    return dataclasses.replace(found, conflicting=conflicting & ~found.feasible)
+    return dataclasses.replace(found, conflicting=parts.conflicting(data) & ~found.feasible)

@@ -55,7 +55,6 @@ class Kind(NamedTuple):
 
     worst: bool
     penalised: bool
-    budgeted: bool
 
 
 class Parts:
@@ -252,7 +251,6 @@ class Parts:
             (short <= near) & (jnp.abs(jnp.sum(p) - 1) <= near) & jnp.all((p >= lower - near) & (p <= upper + near))
         ) & jnp.all((p >= d["lower"] - near) & (p <= d["upper"] + near))  # which may exclude each other
         rest = law_slope + slope  # what holds those that cannot move
-        epochs = p * d["budget"] / d["available"] if self.kind.budgeted else jnp.full_like(p, jnp.nan)
         return Mixture(
             proportions=p,
             loss=loss,
@@ -269,7 +267,7 @@ class Parts:
             highest=jnp.full_like(p, jnp.nan),
             unconstrained=jnp.full_like(p, jnp.nan),
             unconstrained_loss=jnp.full_like(loss, jnp.nan),
-            epochs=epochs,
+            epochs=p * d["budget"] / d["available"],
             steps=point["steps"],
             converged=point["converged"] & feasible,
             feasible=feasible,

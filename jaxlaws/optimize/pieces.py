@@ -1,4 +1,4 @@
-"""A large batch of problems, solved on all cores."""
+"""Batches of problems of any length, solved on all cores by programs of a few sizes."""
 
 from __future__ import annotations
 
@@ -9,54 +9,47 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlaws.arguments import setting
+from jaxlaws.optimize.batches import Problems
 
 __all__ = ["in_pieces"]
 
-PIECE = 1024  # problems; the cores take pieces in turn, and batches of any length share the program of a piece
+LEAST = 8  # problems: as many float64 numbers as go through an instruction
 
 
-def in_pieces(
-    solve: Callable[..., Any], shape: tuple[int, ...], arrays: tuple[Any, ...], core_ndims: tuple[Any, ...], dtype: Any
-) -> Any:
-    """`solve(shape, *arrays)`, whose results have the batch axes first; on a CPU, large batches piece by piece.
+def in_pieces(solve: Callable[..., Any], problems: Problems, most: int, chosen: np.ndarray | None = None) -> Any:
+    """What `solve` makes of problems, piece by piece, as NumPy arrays with the axes of the batch first.
 
-    XLA runs the search of one call in one thread, so that every core gets calls of its own. Pieces are cut along the
-    first axis, and have the same length: the last one starts early enough.
+    XLA runs the search of one call in one thread, so that every core gets calls of its own. The last piece is filled up
+    with its last problem to a power of two, so that batches of any length share a few programs.
 
     Args:
-        solve: A compiled function, in which no problem depends on another.
-        shape: The batch axes.
-        arrays: What is solved, no tracers; every array has the batch axes, some of the last of them, or none.
-        core_ndims: For each of the arrays, how many axes it has besides.
-        dtype: What the problems are solved in.
+        solve: A compiled function of what `problems.at` gives, in which no problem depends on another.
+        problems: The problems, at least one, no tracers.
+        most: The number of problems in a piece, at most.
+        chosen: Which of the problems are solved, by position; the results then have one axis for all of these.
     """
-    length = max(1, PIECE // max(1, math.prod(shape[1:])))
-    one_device = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if math.prod(shape) <= PIECE or shape[0] <= length or not one_device:
-        return solve(shape, *arrays)
-    leaves, tree = jax.tree.flatten(arrays)
-    leaves = list(map(np.asarray, leaves))
-    cut = [
-        leaf.ndim - core == len(shape) and leaf.shape[0] == shape[0]
-        for leaf, core in zip(leaves, jax.tree.leaves(core_ndims), strict=True)
-    ]
+    which = np.arange(math.prod(problems.shape)) if chosen is None else chosen
 
-    def piece(start: int) -> Any:
-        rows = slice(start, start + length)
-        part = [leaf[rows] if c else leaf for leaf, c in zip(leaves, cut, strict=True)]
-        with setting(dtype):  # which is one of each thread
-            return solve((length, *shape[1:]), *jax.tree.unflatten(tree, part))
+    def solved(start: int) -> list[np.ndarray]:
+        piece = which[start : start + most]
+        size = min(most, max(LEAST, 1 << (len(piece) - 1).bit_length()))
+        filled = np.append(piece, np.full(size - len(piece), piece[-1]))
+        with setting(problems.dtype):  # which is one of each thread
+            found = solve(*problems.at(filled))
+            arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+        structure.append(jax.tree.structure(found))
+        return [x.transpose(x.ndim - 1, *range(x.ndim - 1))[: len(piece)] for x in arrays]
 
-    def solved(start: int) -> Any:
-        return jax.tree.map(np.asarray, piece(start))
-
-    last = shape[0] - length
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        first = pool.submit(piece, 0).result()  # compiled by one thread, and not by each; solved beside the others
-        rest = list(pool.map(solved, [*range(length, last, length), last]))
-    rest[-1] = jax.tree.map(lambda x: x[-((shape[0] - 1) % length + 1) :], rest[-1])
-    return jax.tree.map(lambda *parts: jnp.asarray(np.concatenate(parts)), first, *rest)
+    structure: list[Any] = []
+    starts = range(0, len(which), most)
+    parts = [solved(starts[0])]  # compiled by one thread, and not by each
+    if len(starts) > 1:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts += pool.map(solved, starts[1:])
+    found = [np.concatenate(each) for each in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
+    if chosen is None:
+        found = [x.reshape((*problems.shape, *x.shape[1:])) for x in found]
+    return jax.tree.unflatten(structure[0], found)
