@@ -366,7 +366,10 @@ def _read_only(array: Any) -> np.ndarray:
 
 
 def _owned_by_jax(array: Any) -> jax.Array:
-    return array if isinstance(array, jax.Array) else jax.device_put(array, may_alias=True)
+    if isinstance(array, jax.Array):
+        return array
+    # A view is that of the results of a batch that was filled up, which are let go.
+    return jax.device_put(array, may_alias=True) if array.flags.writeable else jnp.array(array)
 
 
 def _check_out(law: Law, out: Any, shape: tuple[int, ...], dtype: Any) -> None:
@@ -491,6 +494,7 @@ def _per_point(arrays: Any) -> tuple[Any, tuple[tuple[int, ...], ...], Any]:
     return tree, shapes, leaves[-1].dtype
 
 
+@functools.lru_cache(maxsize=1024)
 def _result_bytes(verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dtype: Any) -> int:
     """The bytes of the results for one configuration."""
     struct: Callable[..., Any] = jax.ShapeDtypeStruct

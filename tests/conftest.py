@@ -7,6 +7,7 @@ import importlib.util
 import io
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from sampling import KINDS
 
 import jaxlaws as jl
+from jaxlaws import programs
 from jaxlaws.cli import main
 
 HERE = Path(__file__).parent
@@ -25,10 +27,11 @@ SHARED = HERE.parent.parent / "shared"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Where runs of the command keep what is compiled: not in the home of who runs the tests."""
+    """Where programs are kept: not in the home of who runs the tests, and the same folder for all of their processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("JAXLAWS_CACHE", str(folder))
         yield folder
 
 
@@ -38,6 +41,7 @@ def forgotten():
     yield
     if next(TESTS) % 50 == 0:
         jax.clear_caches()
+        programs.forget()
 
 
 @pytest.fixture(params=KINDS)
@@ -54,11 +58,11 @@ def x64():
 
 @pytest.fixture(scope="session")
 def compilations():
-    """A context whose value is a list that grows with each program that JAX compiles within."""
+    """A context whose value is a list that grows with each program that is compiled, or loaded from disk, within."""
     lists = []
 
     def note(event, duration, **_):
-        if event.endswith("backend_compile_duration"):
+        if event.endswith("backend_compile_duration") or event == programs.LOADED:
             for found in lists:
                 found.append(event)
 

@@ -313,7 +313,9 @@ def small_blocks(monkeypatch):
             patch.setattr(evaluation, "BLOCK_BYTES", 1)
             patch.setattr(evaluation, "MIN_BLOCK", length)
             patch.setattr(evaluation, "in_blocks", spied)
+            evaluation._layout.cache_clear()
             found = call()
+        evaluation._layout.cache_clear()
         assert len(lengths) > 1, "cut into blocks"
         assert set(lengths) == {length}, "all of one length"
         return found

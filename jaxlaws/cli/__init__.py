@@ -12,7 +12,6 @@ import gc
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -52,16 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _settle() -> None:
     """Set what only the command may set, in a process of its own."""
     gc.freeze()  # what is imported is no garbage, and is not looked through again
-    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "jaxlaws")
-    settings = {
-        "jax_compilation_cache_dir": folder if os.path.isabs(folder) else None,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_logging_level": "CRITICAL",  # what does not fit in the cache, or to the processor, is compiled again
-    }
-    for name, value in settings.items():
-        if name.upper() not in os.environ:
-            jax.config.update(name, value)
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    if "JAX_LOGGING_LEVEL" not in os.environ:
+        jax.config.update("jax_logging_level", "CRITICAL")  # a program that does not fit the processor is made again
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -123,9 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jaxlaws",
         description="Predict and minimise the loss of language models with scaling laws.",
-        epilog='"jaxlaws COMMAND --help" shows the options of a command, with examples. Compiled functions are kept '
-        "for the next run in $XDG_CACHE_HOME/jaxlaws, by default ~/.cache/jaxlaws; JAX_COMPILATION_CACHE_DIR names "
-        "another folder, and JAX_ENABLE_COMPILATION_CACHE=false keeps none.",
+        epilog='"jaxlaws COMMAND --help" shows the options of a command, with examples. Compiled programs are kept '
+        "for the next run in $XDG_CACHE_HOME/jaxlaws, by default ~/.cache/jaxlaws; JAXLAWS_CACHE names another folder, "
+        "and keeps none if it is empty.",
     )
     parser.add_argument("--version", action="version", version=f"jaxlaws {jaxlaws.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -21,6 +21,7 @@ from jaxlaws.fitting.starts import by_rows, rounding, solve_all, spread
 from jaxlaws.fitting.statistics import Spread, statistics
 from jaxlaws.fitting.storage import write_coefs
 from jaxlaws.law import Law, variables
+from jaxlaws.programs import QUICK, Program
 from jaxlaws.scores import Scores, scores_of
 from jaxlaws.tables import DataError, rows_text
 
@@ -347,10 +348,12 @@ def linearised(form: Form, data: Any, x: np.ndarray) -> tuple[np.ndarray, np.nda
     return tuple(np.moveaxis(values, order, (-3, -2, -1)) for values in (predicted, slopes))  # type: ignore[return-value]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _linearised(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _derivatives(form: Form, data: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     predicted, slopes = form.derivatives([*x], range(form.count), data)
     return predicted, jnp.stack(slopes)
+
+
+_linearised = Program(_derivatives, static=1, cpu_options=QUICK)
 
 
 def _assembled(

@@ -251,17 +251,23 @@ def linear_fields(law: Law) -> tuple[str, ...]:
 def bent_fields(law: Law) -> frozenset[tuple[str, str]]:
     """The pairs of coefficients by which the law has a second derivative, each in both orders."""
     names = [v.name for v in variables(law.coefs)]
-    pairs = [(a, b) for a in names for b in names if not _linear(law, (a,), (b,))]
+    pairs = []
+    for a in names:
+        change = _change(law, (a,))
+        pairs += [(a, b) for b in names if _depends(law, change, (b,))]
     return frozenset([*pairs, *((b, a) for a, b in pairs)])
 
 
-def _linear(law: Law, names: Sequence[str], by: Sequence[str] | None = None) -> bool:
-    """Whether the derivative in the direction of some coefficients does not depend on these, or on others."""
+def _linear(law: Law, names: Sequence[str]) -> bool:
+    """Whether the derivative in the direction of some coefficients does not depend on these."""
+    return not _depends(law, _change(law, names), names)
+
+
+def _change(law: Law, names: Sequence[str]) -> Any:
+    """The derivative of the law in a direction of some coefficients, traced: of direction, coefficients and inputs."""
 
     def zeros(cls: Any) -> dict[str, Any]:
-        return {v.name: jnp.zeros(tuple(law.sizes[a] for a in v.shape)) for v in variables(cls)}
-
-    by = names if by is None else by
+        return {v.name: np.zeros(tuple(law.sizes[a] for a in v.shape)) for v in variables(cls)}
 
     def change(direction: Any, coefs: Any, inputs: Any) -> Any:
         def fn(values: Any) -> Any:
@@ -270,9 +276,15 @@ def _linear(law: Law, names: Sequence[str], by: Sequence[str] | None = None) -> 
         return jax.jvp(fn, ({name: coefs[name] for name in names},), (direction,))[1]
 
     coefs = zeros(law.coefs)
-    jaxpr = jax.make_jaxpr(change)({name: coefs[name] for name in names}, coefs, zeros(law.inputs))
-    marks = [*(False for _ in names), *(name in by for name in sorted(coefs))]  # as JAX sorts a dict
-    return not any(_dependent(jaxpr.jaxpr, [*marks, *[False] * (len(jaxpr.jaxpr.invars) - len(marks))]))
+    return jax.make_jaxpr(change)({name: coefs[name] for name in names}, coefs, zeros(law.inputs))
+
+
+def _depends(law: Law, change: Any, by: Sequence[str]) -> bool:
+    """Whether a derivative that was traced depends on some coefficients."""
+    names = sorted(v.name for v in variables(law.coefs))  # as JAX sorts a dict
+    given = len(change.jaxpr.invars) - len(names) - len(variables(law.inputs))
+    marks = [*[False] * given, *(name in by for name in names), *[False] * len(variables(law.inputs))]
+    return any(_dependent(change.jaxpr, marks))
 
 
 def _dependent(jaxpr: Any, given: Sequence[bool]) -> list[bool]:
