@@ -38,7 +38,7 @@ from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_
 from jaxlaws.columns import BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
-from jaxlaws.programs import Program, one_cpu, padded, roomy
+from jaxlaws.programs import LONG_VECTORS, Program, one_cpu, padded, roomy
 
 __all__ = [
     "elasticity",
@@ -268,8 +268,7 @@ def _batch(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any
 
 
 _compiled = jax.jit(_batch, static_argnums=(0, 1))
-# Vectors as long as the CPU has them, which JAX allows only where no transformation is around the call.
-LONG_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+# With options for the compiler, which JAX allows only where no transformation is around the call.
 _outermost = Program(_batch, static=2, cpu_options=LONG_VECTORS)
 
 

@@ -26,8 +26,8 @@ from jaxlaws.optimize import costs
 from jaxlaws.optimize.batches import Problems, batched, block_size, in_blocks, prepared, rows
 from jaxlaws.optimize.curvature import curve
 from jaxlaws.optimize.interior_point import Point, Problem, differentiable, search, solve
-from jaxlaws.optimize.pieces import in_pieces
-from jaxlaws.programs import QUICK, Program, one_cpu
+from jaxlaws.optimize.pieces import Search, in_pieces
+from jaxlaws.programs import one_cpu
 
 __all__ = ["Allocation", "allocate"]
 
@@ -362,7 +362,7 @@ def _searched(law: Law, kind: _Kind, data: Any) -> tuple[Allocation, jax.Array]:
         return _Parts(law, kind).optimum(data)
 
 
-_apart = Program(_searched, static=2, cpu_options=QUICK)
+_apart = Search(_searched, static=2)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -19,8 +19,8 @@ from jaxlaws.numerics import plain
 from jaxlaws.optimize.batches import Problems, block_size, in_blocks, prepared, rows
 from jaxlaws.optimize.branch import BRANCHES, best_of_all, doubtful, improved
 from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
-from jaxlaws.optimize.pieces import in_pieces
-from jaxlaws.programs import QUICK, Program, one_cpu
+from jaxlaws.optimize.pieces import Search, in_pieces
+from jaxlaws.programs import one_cpu
 
 __all__ = ["Mixture", "optimize_mixture"]
 
@@ -247,7 +247,7 @@ def _stepped(
         return step(Parts(law, simplex, kind), data, *found)
 
 
-_apart = Program(_stepped, static=4, cpu_options=QUICK)
+_apart = Search(_stepped, static=4)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -13,10 +13,30 @@ import numpy as np
 
 from jaxlaws.arguments import setting
 from jaxlaws.optimize.batches import Problems
+from jaxlaws.programs import LONG_VECTORS, QUICK, Program
 
-__all__ = ["in_pieces"]
+__all__ = ["Search", "in_pieces"]
 
 LEAST = 8  # problems: as many float64 numbers as go through an instruction
+FEW = 32  # problems, up to which a program should rather be compiled fast than run fast
+
+
+class Search:
+    """A function of static arguments and of problems whose axis is the last one, compiled for few or for many of them.
+
+    Args:
+        fn: The function.
+        static: How many of its first arguments are static.
+    """
+
+    def __init__(self, fn: Callable[..., Any], static: int):
+        self._static = static
+        self._few, self._many = (Program(fn, static, options) for options in (QUICK, LONG_VECTORS))
+
+    def __call__(self, *args: Any) -> Any:
+        """Solve the problems."""
+        count = jax.tree.leaves(args[self._static :])[0].shape[-1]
+        return (self._few if count <= FEW else self._many)(*args)
 
 
 def in_pieces(solve: Callable[..., Any], problems: Problems, most: int, chosen: np.ndarray | None = None) -> Any:
