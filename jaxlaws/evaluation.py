@@ -408,9 +408,7 @@ class _Layout(NamedTuple):
     calls: Iterator[int]
 
 
-def _in_batches(
-    verb: Callable[..., Any], law: Law, arrays: Any, shape: tuple[int, ...], out: np.ndarray | None
-) -> Any:
+def _in_batches(verb: Callable[..., Any], law: Law, arrays: Any, shape: tuple[int, ...], out: np.ndarray | None) -> Any:
     """`verb` for all configurations; on a CPU, padded to one of a few sizes, or if they are many block by block.
 
     Blocks are cut along the first axis, and their results written into `out` or new NumPy arrays.
@@ -452,9 +450,7 @@ def _settle_memory() -> None:
 
 
 @functools.lru_cache(maxsize=4096)  # most calls have shapes that were seen before
-def _layout(
-    verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dtype: Any, shape: tuple[int, ...]
-) -> _Layout:
+def _layout(verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dtype: Any, shape: tuple[int, ...]) -> _Layout:
     _settle_memory()
     arrays = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(each, dtype) for each in shapes])
     cut = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import io
 import os
 import pickle
@@ -22,7 +23,7 @@ import jax.monitoring
 import numpy as np
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
-__all__ = ["LONG_VECTORS", "QUICK", "Program", "compiled", "forget", "one_cpu", "padded", "roomy"]
+__all__ = ["LONG_VECTORS", "QUICK", "Program", "forget", "one_cpu", "padded", "roomy"]
 
 # Options of the compiler for a CPU: vectors as long as it has them, for much data; or, for hundreds of small loops with
 # little data, the older way to make machine code of them, which takes two thirds of the time.
@@ -31,8 +32,10 @@ QUICK = {"xla_cpu_use_fusion_emitters": False}
 
 CACHE = "JAXLAWS_CACHE"  # the environment variable that names another folder for programs; empty for none
 LOADED = "/jaxlaws/programs/load_duration"  # the event of JAX's monitoring where a program comes from the folder
-MOST_KEPT = 1000  # files on disk; those that were not used for the longest time are deleted
+MOST_KEPT = 2000  # files on disk; those that were not used for the longest time are deleted
+PROGRAM, INDEX = ".program", ".index"  # how the names of files end
 IMPORTED = time.time()
+CONFIG: Any = jax.config  # whose options are not declared
 PACKAGES = ("jaxlaws", "jax", "jaxlib", "numpy", "builtins")
 
 
@@ -93,7 +96,7 @@ class Program:
             return self.jitted(*args)
         leaves, tree = jax.tree.flatten(args[self.static :])
         avals = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
-        run, out = _executable(self, args[: self.static], tree, avals, jax.config.jax_enable_x64)
+        run, out = _executable(self, args[: self.static], tree, avals, CONFIG.jax_enable_x64)
         return jax.tree.unflatten(out, run(*leaves))
 
 
@@ -122,11 +125,6 @@ def forget() -> None:
     _executable.cache_clear()
 
 
-def compiled(lowered: Any, options: Mapping[str, Any]) -> Any:
-    """What was lowered by JAX, compiled for a CPU, or loaded from where it was kept."""
-    return _compiled(lowered, options)[0]
-
-
 # On disk: programs by what JAX lowers them to; and which of them it is for what the package itself asks for, by its
 # own source, so that nothing needs to be traced again.
 
@@ -134,7 +132,7 @@ def compiled(lowered: Any, options: Mapping[str, Any]) -> Any:
 def _compiled(lowered: Any, options: Mapping[str, Any]) -> tuple[Any, Path | None]:
     """The program, and where it is kept."""
     folder = _folder()
-    path = folder and folder / _digest((lowered.as_text(), sorted(options.items())))
+    path = folder and folder / (_digest((lowered.as_text(), sorted(options.items()))) + PROGRAM)
     if found := path and _loaded(path):
         return found, path
     found = lowered.compile(compiler_options=dict(options) or None)
@@ -168,7 +166,7 @@ class _Index(NamedTuple):
             with contextlib.suppress(Exception):  # functions without a name cannot be pickled
                 file = io.BytesIO()
                 _Pickler(file).dump(wanted)
-                return cls(folder / _digest((source, file.getvalue())))
+                return cls(folder / (_digest((source, file.getvalue())) + INDEX))
         return cls(None)
 
     def read(self) -> tuple[Any, Any] | None:
@@ -209,7 +207,7 @@ def _source() -> str | None:
 
 def _folder() -> Path | None:
     """Where programs are kept; nowhere if that is not wanted, or if JAX keeps all programs itself."""
-    if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir:
+    if not CONFIG.jax_enable_compilation_cache or CONFIG.jax_compilation_cache_dir:
         return None
     named = os.environ.get(CACHE)
     if named is not None:
@@ -230,7 +228,14 @@ def _machine() -> tuple[str, ...]:
         processor = next((line for line in file if line.startswith(("flags", "Features"))), processor)
     client = jax.devices()[0].client
     flags = os.environ.get("XLA_FLAGS", "")
-    return jax.__version__, jax.lib.__version__, client.platform_version, platform.platform(), processor, flags
+    return (
+        jax.__version__,
+        importlib.metadata.version("jaxlib"),
+        client.platform_version,
+        platform.platform(),
+        processor,
+        flags,
+    )
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+from jaxlaws.programs import Program
 
 __all__ = ["Spread", "statistics"]
 
@@ -61,11 +62,10 @@ def statistics(
         measured: [group, part, row].
         weight: [group, part, row].
     """
-    objective = OBJECTIVES[form.objective]
     used = weight > 0
     predicted = np.where(used, predicted, measured)  # what is predicted of the others may be anything
     with setting(np.dtype(np.float64)):
-        error, slope = (np.asarray(f(predicted, measured)) for f in (objective.error, objective.slope))
+        error, slope = map(np.asarray, _errors(form.objective, predicted, measured))
     low, high = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
     bound = (x <= low) | (x >= high)
     jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
@@ -80,6 +80,15 @@ def statistics(
     found.stderr[:, lost] = np.nan
     found.covariance[lost.any(1)] = np.nan
     return found
+
+
+def _errors_and_slopes(objective: str, predicted: Any, measured: Any) -> tuple[Any, Any]:
+    """Errors, and their derivatives by the predictions."""
+    functions = OBJECTIVES[objective]
+    return functions.error(predicted, measured), functions.slope(predicted, measured)
+
+
+_errors = Program(_errors_and_slopes, static=1)
 
 
 def _separate(form: Form, jacobian: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Spread:

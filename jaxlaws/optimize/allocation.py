@@ -209,7 +209,8 @@ def allocate(
             limit = values["target" if budget is None else "budget"]
             _check_reached(law, kind_of, found, np.asarray(extreme), np.asarray(limit))
         # JAX at 32 bits cannot go on with float64.
-        return jax.tree.map(np.asarray, found) if switched else found if traced else jax.device_put(found)
+        result: Allocation = jax.tree.map(np.asarray, found) if switched else found if traced else jax.device_put(found)
+        return result
 
 
 class _Ratio(NamedTuple):

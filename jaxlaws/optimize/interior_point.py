@@ -354,7 +354,8 @@ def symmetric_solution(matrix: jax.Array, diagonal: jax.Array, right: jax.Array)
 
     rows, inverse = _repeated(n, eliminated, (jnp.concatenate([matrix, right], 1), jnp.zeros_like(diagonal)))
     upper = rows[:, :n]
-    return _repeated(n, substituted, rows[:, n:])
+    found: jax.Array = _repeated(n, substituted, rows[:, n:])
+    return found
 
 
 def _repeated(n: int, body: Callable[[Any, Any], Any], state: Any) -> Any:
