@@ -1,4 +1,4 @@
-"""How much there is to compile, counted in equations of what JAX traces: it must not grow with domains or coefficients."""
+"""How much there is to compile, counted in equations that JAX traces: it must not grow with domains or coefficients."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_elimination_solves_equations_of_any_number(count, sides):
         rest = matrix[one][np.ix_(free, free)] + np.diag(diagonal[one][free])
         expected[one, free] = np.linalg.solve(rest, right[one, free])
     with jax.enable_x64(True):
-        arrays = [np.moveaxis(x, 0, -1) for x in (matrix, diagonal, right)]
-        found = np.moveaxis(np.asarray(jax.jit(interior_point.symmetric_solution)(*arrays)), -1, 0)
+        arrays = [np.moveaxis(x, 0, -1) for x in (matrix, diagonal, *np.moveaxis(right, -1, 0))]
+        found = np.transpose(jax.jit(interior_point.symmetric_solution)(*arrays), (2, 1, 0))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * abs(expected).max())
     assert (found[0, 1] == 0).all()
 

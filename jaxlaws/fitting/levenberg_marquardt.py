@@ -376,18 +376,17 @@ def _solution(
     Rows of shared coefficients are summed over the blocks; the others are eliminated block by block.
     """
     if not shared:
-        return symmetric_solution(matrix, diagonal, right[:, None])[:, 0]
+        return symmetric_solution(matrix, diagonal, right)[0]
     free = jnp.isfinite(diagonal)
     border = jnp.sum(matrix[:shared, :shared], 2, keepdims=True)
     top, corner = right[:shared, :1], diagonal[:shared, :1]
     if len(right) == shared:
-        return jnp.broadcast_to(symmetric_solution(border, corner, top[:, None])[:, 0], right.shape)
+        return jnp.broadcast_to(symmetric_solution(border, corner, top)[0], right.shape)
     coupling = [jnp.where(free[shared:], matrix[shared:, s], 0) for s in range(shared)]
-    sides = jnp.stack([right[shared:], *coupling], 1)
-    solved = symmetric_solution(matrix[shared:, shared:], diagonal[shared:], sides)
-    alone, answers = solved[:, 0], [solved[:, 1 + s] for s in range(shared)]
+    own = matrix[shared:, shared:], diagonal[shared:]
+    alone, *answers = symmetric_solution(*own, right[shared:], *coupling)
     schur = [[border[s, t] - total(jnp.sum(coupling[s] * answers[t], 0)) for t in range(shared)] for s in range(shared)]
     rest = [top[s] - total(jnp.sum(coupling[s] * alone, 0)) for s in range(shared)]
-    found = symmetric_solution(jnp.stack([jnp.stack(row) for row in schur]), corner, jnp.stack(rest)[:, None])[:, 0]
+    found = symmetric_solution(jnp.stack([jnp.stack(row) for row in schur]), corner, jnp.stack(rest))[0]
     others = alone - functools.reduce(jnp.add, [found[s] * answers[s] for s in range(shared)])
     return jnp.concatenate([jnp.broadcast_to(found, (shared, *right.shape[1:])), others])

@@ -262,9 +262,8 @@ def _direction(
     held = jnp.where(fixed, jnp.inf, diagonal)
 
     def solution(right: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
-        sides = jnp.stack([right, jnp.broadcast_to(on, right.shape).astype(right.dtype)], 1)
-        found = symmetric_solution(matrix, held, jnp.where(fixed[:, None], 0, sides))
-        a, b = found[:, 0], found[:, 1]
+        total_side = jnp.broadcast_to(on, right.shape).astype(right.dtype)
+        a, b = symmetric_solution(matrix, held, *(jnp.where(fixed, 0, side) for side in (right, total_side)))
         size = jnp.sum(on * b, 0)
         y = (total - jnp.sum(on * a, 0)) / jnp.where(size == 0, jnp.inf, size)  # 0 if nothing is free to move
         return a + y * b, y - cost * total
@@ -325,13 +324,14 @@ def _longest(room: jax.Array, change: jax.Array) -> jax.Array:
 UNROLLED = 8  # unknowns; elimination of more is a loop, which takes less to compile
 
 
-def symmetric_solution(matrix: jax.Array, diagonal: jax.Array, right: jax.Array) -> jax.Array:
-    """The solution for a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero.
+def symmetric_solution(matrix: jax.Array, diagonal: jax.Array, *rights: jax.Array) -> list[jax.Array]:
+    """The solutions for a positive definite matrix plus a diagonal, in which an infinity makes the unknown zero.
 
     Args:
         matrix: [unknown, unknown, ...].
         diagonal: [unknown, ...].
-        right: Right sides, [unknown, side, ...].
+        *rights: Right sides, [unknown, ...]. They stay apart, as each solution is linear in its own side alone, which
+            reverse derivatives rely on.
     """
     n = matrix.shape[0]
     index = jnp.arange(n).reshape(n, *[1] * (diagonal.ndim - 1))
@@ -340,21 +340,21 @@ def symmetric_solution(matrix: jax.Array, diagonal: jax.Array, right: jax.Array)
     least = np.finfo(matrix.dtype).eps * (jnp.abs(own) + diagonal)
     least = jnp.maximum(least, np.finfo(matrix.dtype).tiny)
 
-    def eliminated(j: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        rows, inverse = state
+    def eliminated(j: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows, sides, inverse = state
         pivot = 1 / jnp.maximum(jnp.abs(rows[j, j] + diagonal[j]), least[j])
         factor = jnp.where(index > j, rows[:, j] * pivot, 0)
-        return rows - factor[:, None] * rows[j], jnp.where(index == j, pivot, inverse)
+        sides = [side - factor * side[j] for side in sides]
+        return rows - factor[:, None] * rows[j], sides, jnp.where(index == j, pivot, inverse)
 
-    def substituted(i: Any, side: jax.Array) -> jax.Array:
+    def substituted(i: Any, sides: list[jax.Array]) -> list[jax.Array]:
         j = n - 1 - i
-        found = side[j] * inverse[j]
-        above = jnp.where(index < j, upper[:, j], 0)
-        return jnp.where(index[:, None] == j, found, side - above[:, None] * found)
+        above = jnp.where(index < j, rows[:, j], 0)
+        found = [side[j] * inverse[j] for side in sides]
+        return [jnp.where(index == j, x, side - above * x) for side, x in zip(sides, found, strict=True)]
 
-    rows, inverse = _repeated(n, eliminated, (jnp.concatenate([matrix, right], 1), jnp.zeros_like(diagonal)))
-    upper = rows[:, :n]
-    found: jax.Array = _repeated(n, substituted, rows[:, n:])
+    rows, sides, inverse = _repeated(n, eliminated, (matrix, [*rights], jnp.zeros_like(diagonal)))
+    found: list[jax.Array] = _repeated(n, substituted, sides)
     return found
 
 
