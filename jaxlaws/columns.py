@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlaws.law import Law, variables
 
-__all__ = ["BLOCK", "BLOCK_BYTES", "from_columns", "in_blocks"]
+__all__ = ["ALIGNMENT", "BLOCK", "BLOCK_BYTES", "from_columns", "in_blocks"]
 
 BLOCK = 1 << 17  # rows of a table
 BLOCK_BYTES = 1 << 23  # of inputs or of results; a block stays in the cache, and memory is used again

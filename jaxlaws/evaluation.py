@@ -24,6 +24,7 @@ unknown group, IndexError for a group id out of range. NaN in gives NaN out, unl
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -35,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_weights, number, setting
-from jaxlaws.columns import BLOCK, BLOCK_BYTES, in_blocks
+from jaxlaws.columns import ALIGNMENT, BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
 from jaxlaws.programs import LONG_VECTORS, Program, one_cpu, padded, roomy
@@ -244,10 +245,23 @@ def _scalar(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
     return matvec((weights[None], outputs))[0]
 
 
-_gradient = jax.grad(_scalar, argnums=2)
-_value_and_gradient = jax.value_and_grad(_scalar, argnums=2)
-_jacobian = jax.jacfwd(_value, argnums=2)
-_hessian = jax.hessian(_scalar, argnums=2)
+# Functions with names of their own, by which kept programs are found again.
+
+
+def _gradient(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
+    return jax.grad(_scalar, argnums=2)(law, coefs, inputs, weights)
+
+
+def _value_and_gradient(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
+    return jax.value_and_grad(_scalar, argnums=2)(law, coefs, inputs, weights)
+
+
+def _jacobian(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
+    return jax.jacfwd(_value, argnums=2)(law, coefs, inputs, weights)
+
+
+def _hessian(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
+    return jax.hessian(_scalar, argnums=2)(law, coefs, inputs, weights)
 
 
 def _elasticity(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
@@ -367,8 +381,18 @@ def _read_only(array: Any) -> np.ndarray:
 def _owned_by_jax(array: Any) -> jax.Array:
     if isinstance(array, jax.Array):
         return array
-    # A view is that of the results of a batch that was filled up, which are let go.
-    return jax.device_put(array, may_alias=True) if array.flags.writeable else jnp.array(array)
+    found: jax.Array
+    if array.flags.writeable:
+        found = jax.device_put(array, may_alias=True)
+        return found
+    # A view of the results of a batch that was filled up, which are let go: JAX copies what is not aligned into memory
+    # of its own, without a program for each length.
+    memory = np.empty(array.nbytes + 2 * ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT + array.itemsize
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    found = jax.device_put(copy)
+    return found
 
 
 def _check_out(law: Law, out: Any, shape: tuple[int, ...], dtype: Any) -> None:
@@ -514,12 +538,14 @@ def core_ndims_of(arrays: Any) -> Any:
 _VERBS = {"value": _value, "gradient": _gradient, "elasticity": _elasticity}
 
 
-@functools.cache
-def _several(verbs: tuple[str, ...]) -> Callable[..., Any]:
-    def point(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
-        return tuple(_VERBS[verb](law, coefs, inputs, weights) for verb in verbs)
+@dataclasses.dataclass(frozen=True)
+class _Several:
+    """These verbs at once."""
 
-    return point
+    verbs: tuple[str, ...]
+
+    def __call__(self, law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
+        return tuple(_VERBS[verb](law, coefs, inputs, weights) for verb in self.verbs)
 
 
 def tabulate(
@@ -534,7 +560,7 @@ def tabulate(
     def call(rows: Any) -> Any:
         ids, inputs = rows
         chosen = group if ids is None else group._replace(ids=ids) if isinstance(group, Choice) else ids
-        return _call(law, _several(verbs), chosen, inputs, {}, weights)
+        return _call(law, _Several(verbs), chosen, inputs, {}, weights)
 
     results: tuple[Any, ...] = in_blocks(call, (ids, inputs), count, BLOCK)
     return results

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.test_util import check_grads
 
 from jaxlaws.arguments import check_law as check_is_law
 from jaxlaws.arguments import number
@@ -26,10 +25,15 @@ from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import elasticity, gradient, hessian, in_range, jacobian, predict, value_and_gradient
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
 from jaxlaws.law import Law, Var, as_dict, stack, variables
+from jaxlaws.numerics import plain
+from jaxlaws.programs import QUICK, Program
 
 __all__ = ["check_law", "checks", "sample"]
 
-ROWS = 5
+# Most tests are of a batch of so many rows, which smaller ones are filled up to: a verb is compiled for it once.
+ROWS = 8
+MANY = 1000  # rows that find what is rare
+VERBS: tuple[Callable[..., Any], ...] = (predict, gradient, jacobian, hessian, elasticity)
 
 
 def check_law(law: Law) -> None:
@@ -41,8 +45,8 @@ def check_law(law: Law) -> None:
     all groups, dtypes must be kept, NaN must give NaN, floors must be flat, what falls with an input must do so, and
     what is said to be convex must be.
 
-    Golden values therefore need all digits: where some are missing, the message has them. A law takes half a minute or
-    so, as some hundred programs are compiled.
+    Golden values therefore need all digits: where some are missing, the message has them. A law takes ten seconds or
+    so, as some thirty programs are compiled.
 
     Args:
         law: The law.
@@ -188,6 +192,7 @@ def groups_of(law: Law) -> dict[str, Any]:
     return dict(law.groups) or {f"golden {i}": coefs for i, coefs in enumerate(examples.values())}
 
 
+@functools.lru_cache(maxsize=64)  # a copy is traced anew
 def with_groups(law: Law) -> Law:
     """The law, with these as its groups."""
     return law if law.groups else dataclasses.replace(law, groups=groups_of(law))
@@ -209,8 +214,31 @@ def _weights(law: Law) -> Any:
     """Weights of outputs that have no mean: of size 1 on the first row of the inputs."""
     if law.output_shape != ("output",):
         return None
-    scale = np.abs(np.asarray(predict(law, _first(law), _row(_inputs(law, 1), 0))))
+    scale = np.abs(np.asarray(predict(law, _first(law), _inputs(law, 1)))[0])
     return 1 / (scale * len(scale))
+
+
+def _options(verb: Callable[..., Any], weights: Any) -> dict[str, Any]:
+    """The weights, for verbs that take them."""
+    return {} if verb in (predict, jacobian) else {"weights": weights}
+
+
+@functools.lru_cache(maxsize=64)
+def _found(law: Law, verb: Callable[..., Any]) -> Any:
+    """What a verb gives for the first group and the batch that most tests are of."""
+    return jax.tree.map(np.asarray, verb(law, _first(law), _inputs(law, ROWS), **_options(verb, _weights(law))))
+
+
+def _in_parts(verb: Callable[..., Any], law: Law, coefs: Any, x: Any, **options: Any) -> Any:
+    """A verb for many rows, `ROWS` at a time."""
+    count = len(jax.tree.leaves(x)[0])
+    starts = range(0, count, ROWS)
+    parts = [verb(law, coefs, _rows(x, start, start + ROWS), **options) for start in starts]
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
+
+
+def _rows(inputs: Any, start: int, stop: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[start:stop], inputs)
 
 
 def _leaves(tree: Any) -> list[np.ndarray]:
@@ -366,29 +394,125 @@ def is_exact_in_float32(law: Law) -> None:
 
 
 def gradient_agrees_with_finite_differences(law: Law) -> None:
-    """First and second derivatives by the inputs, and first ones by the coefficients."""
-    coefs = jax.tree.map(np.asarray, list(groups_of(law).values())[-1])
-    x = _inputs(law, 3)
-    tight: dict[str, Any] = {"atol": 1e-6, "rtol": 1e-6}
+    """First and second derivatives by the inputs, and first ones by the coefficients; forward and in reverse."""
+    coefs, x = _in_float64(list(groups_of(law).values())[-1], _inputs(law, ROWS))
+    weights, random = _weights(law), np.random.default_rng(0)
+    # Positive inputs in logarithms, in which laws are smooth; others as they are.
+    at, record_of = _flat(x)
+    positive = (at > 0).all(axis=0)
+    along, other = random.normal(size=(2, *at.shape))
+    aside = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), coefs)
+
+    def moved(step: float) -> np.ndarray:
+        found: np.ndarray = np.where(positive, at * np.exp(step * along), at + step * along)
+        return found
+
+    def slope(inputs: np.ndarray) -> np.ndarray:
+        return _flat(gradient(law, coefs, record_of(inputs), weights=weights))[0]
+
+    def scaled_slope(inputs: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.where(positive, inputs, 1.0) * slope(inputs)
+        return found
+
+    def total(outputs: np.ndarray) -> np.ndarray:
+        each = outputs.reshape(ROWS, -1)
+        found: np.ndarray = each.mean(axis=1) if weights is None else each @ weights
+        return found
+
+    unit = np.where(positive, at, 1.0)
+    change, change_other = unit * along, unit * other
+    each = np.concatenate(
+        [leaf.reshape(ROWS, len(law.output_columns), -1) for leaf in _leaves(jacobian(law, coefs, x))], -1
+    )
+    curved = np.einsum("nij,nj->ni", _flat_hessian(law, hessian(law, coefs, x, weights=weights)), change)
     with jax.enable_x64(True):
-        for row in range(3):
-            # Positive inputs in logarithms, in which laws are smooth; others as they are.
-            one = _row(x, row)
-            scaled = jax.tree.map(lambda leaf: bool((leaf > 0).all()), one)
-            at = jax.tree.map(lambda leaf, log: jnp.log(leaf) if log else jnp.asarray(leaf), one, scaled)
+        found = DIRECTIONAL(law, coefs, x, record_of(change), record_of(change_other), aside, weights)
+        found = jax.tree.map(np.asarray, found)
+    by_inputs = _differences(lambda step: predict(law, coefs, record_of(moved(step))), 5e-5)
+    by_coefs = _differences(lambda step: predict(law, jax.tree.map(lambda c, a: c + step * a, coefs, aside), x), 5e-7)
+    of_slope = _differences(lambda step: scaled_slope(moved(step)), 5e-5)
+    of_slope = of_slope - np.where(positive, change * slope(at), 0.0)
 
-            def of_inputs(u: Any, scaled: Any = scaled) -> Any:
-                return law.fn(coefs, jax.tree.map(lambda leaf, log: jnp.exp(leaf) if log else leaf, u, scaled))
+    def same(what: str, a: Any, b: Any, atol: float = 1e-6) -> None:
+        about = f"{what} (actual) and finite differences (desired)"
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=atol, err_msg=about)
 
-            check_grads(of_inputs, (at,), order=2, eps=1e-4, **tight)
-            check_grads(lambda c, one=one: law.fn(c, one), (coefs,), order=1, eps=1e-6, rtol=1e-6)
+    same("jacobian", np.einsum("noi,ni->no", each, change), by_inputs.reshape(ROWS, -1))
+    same("gradient", (slope(at) * change).sum(axis=1), total(by_inputs))
+    same("hessian", unit * curved, of_slope)
+    same("second derivatives, forward", total(found["forward twice"]), (other * of_slope).sum(axis=1))
+    for mode in ("reverse of forward", "reverse twice"):
+        same(f"second derivatives, {mode}", unit * _flat(found[mode])[0], of_slope)
+    same("derivatives by coefficients, forward", found["by coefs"], by_coefs, atol=1e-5)
+    pairs = zip(_leaves(found["by coefs in reverse"]), _leaves(aside), strict=True)
+    in_reverse = sum((leaf * a).reshape(ROWS, -1).sum(axis=1) for leaf, a in pairs)
+    same("derivatives by coefficients, in reverse", in_reverse, total(by_coefs), atol=1e-5)
+
+
+def _differences(fn: Callable[[float], Any], step: float) -> np.ndarray:
+    """The derivative of a function of a step, at 0."""
+    found: np.ndarray = (np.asarray(fn(step)) - np.asarray(fn(-step))) / (2 * step)
+    return found
+
+
+def _directional(law: Law, coefs: Any, x: Any, along: Any, other: Any, aside: Any, weights: Any) -> dict[str, Any]:
+    """Derivatives that no verb takes, along directions of inputs and coefficients, for each row."""
+
+    def of_row(row: Any, along: Any, other: Any) -> dict[str, Any]:
+        def outputs(row: Any) -> Any:
+            return law.fn(coefs, row)
+
+        def total(row: Any) -> Any:
+            return _weighted(outputs(row), weights)
+
+        def forward(fn: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda row: jax.jvp(fn, (row,), (along,))[1]
+
+        def reverse(row: Any) -> Any:
+            parts = jax.tree.map(jnp.vdot, jax.grad(total)(row), along)
+            return sum(jax.tree.leaves(parts))
+
+        return {
+            "forward twice": jax.jvp(forward(outputs), (row,), (other,))[1],
+            "reverse of forward": jax.grad(forward(total))(row),
+            "reverse twice": jax.grad(reverse)(row),
+            "by coefs": jax.jvp(lambda coefs: law.fn(coefs, row), (coefs,), (aside,))[1],
+            "by coefs in reverse": jax.grad(lambda coefs: _weighted(law.fn(coefs, row), weights))(coefs),
+        }
+
+    with plain():  # whose derivatives are taken in the same way
+        found: dict[str, Any] = jax.vmap(of_row)(x, along, other)
+        return found
+
+
+def _flat(inputs: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
+    """The numbers of each row of a record of inputs, and the way back."""
+    leaves, tree = jax.tree.flatten(inputs)
+    parts = [np.reshape(leaf, (len(leaf), -1)) for leaf in leaves]
+    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+
+    def record_of(numbers: np.ndarray) -> Any:
+        cut = np.split(numbers, ends, axis=1)
+        return jax.tree.unflatten(tree, [c.reshape(np.shape(leaf)) for c, leaf in zip(cut, leaves, strict=True)])
+
+    return np.hstack(parts), record_of
+
+
+def _flat_hessian(law: Law, second: Any) -> np.ndarray:
+    """Second derivatives as a matrix for each row."""
+    sizes = {v.name: law.sizes[v.shape[0]] if v.shape else 1 for v in variables(law.inputs)}
+
+    def block(a: str, b: str) -> np.ndarray:
+        return np.reshape(getattr(getattr(second, a), b), (-1, sizes[a], sizes[b]))
+
+    return np.concatenate([np.concatenate([block(a, b) for b in sizes], axis=2) for a in sizes], axis=1)
 
 
 def gradient_agrees_with_differences_of_the_formula(law: Law) -> None:
     """Which shares no code with the function."""
     x = _inputs(law, ROWS)
     coefs, weights = _first(law), _weights(law)
-    found = gradient(law, coefs, x, weights=weights)
+    found = _found(law, gradient)
     for v in variables(law.inputs):
         values = np.asarray(getattr(x, v.name))
         for index in np.ndindex(values.shape):
@@ -408,22 +532,20 @@ def gradient_agrees_with_differences_of_the_formula(law: Law) -> None:
 def derivatives_agree_with_each_other(law: Law) -> None:
     """Value, gradient, Jacobian, Hessian and elasticity."""
     x = _inputs(law, ROWS)
-    coefs, weights = _first(law), _weights(law)
-    value, slope = jax.tree.map(np.asarray, value_and_gradient(law, coefs, x, weights=weights))
-    outputs = np.asarray(predict(law, coefs, x))
-    each = jax.tree.map(np.asarray, jacobian(law, coefs, x))
+    value, slope = _found(law, value_and_gradient)
+    outputs, each, weights = _found(law, predict), _found(law, jacobian), _weights(law)
     if law.output_shape:
         shares = np.full(outputs.shape[-1], 1 / outputs.shape[-1]) if weights is None else weights
         outputs = outputs @ shares
         each = jax.tree.map(lambda j: np.einsum("no...,o->n...", j, shares), each)
     _assert_equal(value, outputs, rtol=1e-14 if weights is None else 1e-13)
-    _assert_equal(slope, gradient(law, coefs, x, weights=weights))
+    _assert_equal(slope, _found(law, gradient))
     _assert_equal(slope, each, atol=1e-12)
-    relative = elasticity(law, coefs, x, weights=weights)
+    relative = _found(law, elasticity)
     for v in variables(law.inputs):
         g, e, values = (getattr(r, v.name) for r in (slope, relative, x))
         np.testing.assert_allclose(e, values * g / value[(...,) + (None,) * len(v.shape)], rtol=1e-12, err_msg=v.name)
-    second = hessian(law, coefs, x, weights=weights)
+    second = _found(law, hessian)
     for v in variables(law.inputs):
         for w in variables(law.inputs):
             a, b = getattr(getattr(second, v.name), w.name), getattr(getattr(second, w.name), v.name)
@@ -441,10 +563,10 @@ def weights_pick_an_output(law: Law) -> None:
     if law.output_shape == ("output",):
         with _raises(TypeError, "give weights"):
             gradient(law, coefs, x)
-    each = jax.tree.map(np.asarray, jacobian(law, coefs, x))
+    outputs, each = _found(law, predict), _found(law, jacobian)
     for i, weights in enumerate(np.eye(count)):
         value, slope = value_and_gradient(law, coefs, x, weights=weights)
-        np.testing.assert_allclose(value, predict(law, coefs, x)[:, i], rtol=1e-13)
+        np.testing.assert_allclose(value, outputs[:, i], rtol=1e-13)
         _assert_equal(slope, jax.tree.map(lambda j, i=i: j[:, i], each), atol=1e-13)
     many = gradient(law, coefs, x, weights=np.random.default_rng(0).random((7, 1, count)))
     assert {leaf.shape[:2] for leaf in _leaves(many)} == {(7, ROWS)}
@@ -465,45 +587,87 @@ def jit_is_no_jit(law: Law) -> None:
     """For the first three groups."""
     x = _inputs(law, ROWS)
     for coefs in list(groups_of(law).values())[:3]:
-        with jax.disable_jit():
-            plain = predict(law, coefs, x)
-        np.testing.assert_allclose(predict(law, coefs, x), plain, rtol=1e-14)
+        with jax.disable_jit(), plain():
+            one_by_one = predict(law, coefs, x)
+        np.testing.assert_allclose(predict(law, coefs, x), one_by_one, rtol=1e-14)
 
 
 def a_batch_is_a_loop(law: Law) -> None:
     """For every verb."""
-    x = _inputs(law, ROWS)
-    coefs, weights = _first(law), _weights(law)
-    for verb in (predict, gradient, jacobian, hessian, elasticity):
-        options = {} if verb in (predict, jacobian) else {"weights": weights}
-        batch = verb(law, coefs, x, **options)
-        loop = [verb(law, coefs, _row(x, row), **options) for row in range(ROWS)]
-        _assert_equal(batch, jax.tree.map(lambda *rows: np.stack(rows), *loop), rtol=1e-12)
+    looped = _looped(law)
+    for verb in VERBS:
+        _assert_equal(_found(law, verb), looped[verb.__name__], rtol=1e-12)
 
 
 def composes_with_transformations(law: Law) -> None:
     """Called within jit, vmap, scan, grad, jacfwd and hessian of JAX."""
+    weights, looped = _weights(law), _looped(law)
+    coefs, x = _in_float64(_first(law), _inputs(law, ROWS))
     with jax.enable_x64(True):
-        coefs = jax.tree.map(jnp.asarray, _first(law))
-        x = jax.tree.map(jnp.asarray, _inputs(law, ROWS))
-        weights = _weights(law)
+        found = COMPOSED(law, coefs, x, weights)
+        for transformation in ("jit", "vmap", "scan"):
+            _assert_equal(found[transformation], _found(law, predict))
+        with plain():
+            again = dataclasses.replace(law)
+            one = jax.tree.map(jnp.asarray, _row(x, 0))
+            by_jax = jax.grad(lambda row: _weighted(again(coefs, row), weights))(one)
+        _assert_equal(_row(looped["grad"], 0), by_jax)
+        _assert_equal(_found(law, gradient), looped["grad"], atol=1e-13)
+        _assert_equal(looped["jacfwd"], _found(law, jacobian), atol=1e-13)
+        _assert_equal(looped["jax.hessian"], _found(law, hessian), rtol=1e-10, atol=1e-12)
+        finite = all(np.isfinite(leaf).all() for leaf in _leaves(found["grad"]))
+        assert finite, "a derivative by coefficients is not finite"
 
-        def total(outputs: Any) -> Any:
-            return outputs.mean() if weights is None else (outputs * weights).sum()
 
-        plain = law(coefs, x)
-        _assert_equal(jax.jit(law)(coefs, x), plain)
-        _assert_equal(jax.vmap(lambda row: law(coefs, row))(x), plain)
-        _assert_equal(jax.lax.scan(lambda c, row: (c, law(coefs, row)), 0, x)[1], plain)
-        one = _row(x, 0)
-        by_jax = jax.grad(lambda row: total(law(coefs, row)))(one)
-        _assert_equal(jax.jit(jax.grad(lambda row: total(law(coefs, row))))(one), by_jax)
-        _assert_equal(_row(gradient(law, coefs, x, weights=weights), 0), by_jax, atol=1e-13)
-        _assert_equal(jax.jacfwd(lambda row: law(coefs, row))(one), jacobian(law, coefs, one), atol=1e-13)
-        twice = jax.hessian(lambda row: total(law(coefs, row)))(one)
-        _assert_equal(twice, hessian(law, coefs, one, weights=weights), rtol=1e-10, atol=1e-12)
-        by_coefs = jax.grad(lambda c: total(law(c, x)))(coefs)
-        assert all(np.isfinite(leaf).all() for leaf in _leaves(by_coefs)), "a derivative by coefficients is not finite"
+@functools.lru_cache(maxsize=4)
+def _looped(law: Law) -> dict[str, Any]:
+    """What `_alone` gives for each row of the batch that most tests are of."""
+    coefs, x = _in_float64(_first(law), _inputs(law, ROWS))
+    with jax.enable_x64(True):
+        rows = [ALONE(law, coefs, _row(x, row), _weights(law)) for row in range(ROWS)]
+    looped: dict[str, Any] = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    return looped
+
+
+def _in_float64(*trees: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), trees)
+
+
+# With powers and logarithms of XLA, which compile in a fraction of the time; and for a copy of the law, as JAX keeps
+# what it traces of one.
+
+
+def _alone(law: Law, coefs: Any, row: Any, weights: Any) -> dict[str, Any]:
+    """For one configuration, all verbs, and derivatives by JAX of what calls the law."""
+    law = dataclasses.replace(law)
+
+    def total(row: Any) -> Any:
+        return _weighted(law(coefs, row), weights)
+
+    with plain():
+        return {
+            **{verb.__name__: verb(law, coefs, row, **_options(verb, weights)) for verb in VERBS},
+            "grad": jax.grad(total)(row),
+            "jacfwd": jax.jacfwd(lambda row: law(coefs, row))(row),
+            "jax.hessian": jax.hessian(total)(row),
+        }
+
+
+def _composed(law: Law, coefs: Any, x: Any, weights: Any) -> dict[str, Any]:
+    """For a batch, calls of a law within jit and other transformations."""
+    again = dataclasses.replace(law)
+    with plain():
+        found = {
+            "vmap": jax.vmap(lambda row: again(coefs, row))(x),
+            "scan": jax.lax.scan(lambda c, row: (c, again(coefs, row)), 0, x)[1],
+            "grad": jax.grad(lambda coefs: _weighted(again(coefs, x), weights))(coefs),
+        }
+    return {"jit": law(coefs, x), **found}
+
+
+def _weighted(outputs: Any, weights: Any) -> Any:
+    """One number of outputs, as the verbs make of it: their weighted sum, or their mean."""
+    return outputs.mean() if weights is None else (outputs * weights).sum()
 
 
 def mixed_groups_are_a_loop_over_groups(law: Law) -> None:
@@ -518,9 +682,9 @@ def mixed_groups_are_a_loop_over_groups(law: Law) -> None:
     _assert_equal(predict(law, np.array(names)[ids], x), np.stack(loop))
     by_id, by_name = (gradient(law, g, x, weights=weights) for g in (ids, [names[g] for g in ids]))
     _assert_equal(by_id, by_name)
-    every = predict(law, np.arange(len(names))[:, None], x)
-    _assert_equal(every, np.stack([predict(law, name, x) for name in names]))
-    _assert_equal(predict(law, stack(law.groups.values()), _row(x, 0)), every[:, 0])
+    each = np.stack([predict(law, name, x) for name in names])
+    _assert_equal(np.stack([predict(law, [name] * ROWS, x) for name in names]), each)
+    _assert_equal(predict(law, stack(law.groups.values()), _row(x, 0)), each[:, 0])
 
 
 def _counted(law: Law) -> tuple[Law, list[int]]:
@@ -566,13 +730,18 @@ def _each(kind: Callable[[Any], Any], leaf: Any) -> Any:
 def dtype_is_kept(law: Law) -> None:
     """Whatever JAX is set to."""
     coefs, weights = _first(law), _weights(law)
+    again = dataclasses.replace(law)  # JAX keeps what it traces of it
     for enabled in (True, False):
         for dtype in (jnp.bfloat16, np.float32, np.float64):
             x = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), _inputs(law, ROWS))
             with jax.enable_x64(enabled):
-                for verb in (predict, gradient, hessian):
-                    options = {} if verb is predict else {"weights": weights}
-                    assert {leaf.dtype for leaf in _leaves(verb(law, coefs, x, **options))} == {np.dtype(dtype)}
+                found = [predict(law, coefs, x)]
+                if dtype is np.float64:
+                    found += [verb(law, coefs, x, weights=weights) for verb in (gradient, hessian)]
+                else:  # JAX tells without compiling, and of a gradient too: its derivatives have the dtype that it has
+                    with plain():
+                        found.append(jax.eval_shape(functools.partial(hessian, again, coefs, weights=weights), x))
+                assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(dtype)}
                 assert (jax.dtypes.canonicalize_dtype(float) == np.float64) is enabled
 
 
@@ -598,44 +767,51 @@ def coefficients_survive_json(law: Law) -> None:
 def a_grid_is_its_points(law: Law) -> None:
     """Inputs on axes of their own give what all their combinations give."""
     fields = variables(law.inputs)
-    size = 4 if len(fields) < 4 else 2
+    count, size = len(fields), 4 if len(fields) < 4 else 2
     x = _inputs(law, size)
     axes = {}
     for axis, v in enumerate(fields):
         values = getattr(x, v.name)
-        shape = [1] * len(fields)
+        shape = [1] * count
         shape[axis] = size
         axes[v.name] = values.reshape(*shape, *values.shape[1:])
-    shape = [size] * len(fields)
-    full = {name: np.broadcast_to(values, (*shape, *values.shape[len(shape) :])) for name, values in axes.items()}
+    full = {name: np.broadcast_to(values, [size] * count + [*values.shape[count:]]) for name, values in axes.items()}
+    points = law.inputs(**{name: values.reshape(-1, *values.shape[count:]) for name, values in full.items()})
     coefs, weights = _first(law), _weights(law)
-    for verb in (predict, gradient, hessian):
-        options = {} if verb is predict else {"weights": weights}
-        _assert_equal(verb(law, coefs, **axes, **options), verb(law, coefs, **full, **options), rtol=1e-12)
-    assert predict(law, coefs, **axes).shape[: len(fields)] == tuple(shape)
+    with jax.enable_x64(True):
+        slope, second = DERIVATIVES(law, *_in_float64(coefs, law.inputs(**axes)), weights)
+    for verb, of_axes in ((predict, predict(law, coefs, **axes)), (gradient, slope), (hessian, second)):
+        assert {leaf.shape[:count] for leaf in _leaves(of_axes)} == {(size,) * count}
+        listed = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *leaf.shape[count:])), of_axes)
+        _assert_equal(listed, _in_parts(verb, law, coefs, points, **_options(verb, weights)), rtol=1e-12)
+
+
+def _derivatives(law: Law, coefs: Any, inputs: Any, weights: Any) -> tuple[Any, Any]:
+    return gradient(law, coefs, inputs, weights=weights), hessian(law, coefs, inputs, weights=weights)
 
 
 def flat_and_finite_below_its_floor(law: Law) -> None:
     """Where an input has a floor."""
-    row, coefs, weights = _row(_inputs(law, 1), 0), _first(law), _weights(law)
+    one, coefs, weights = _inputs(law, 1), _first(law), _weights(law)
+    rows = jax.tree.map(lambda leaf: np.repeat(leaf, 3, axis=0), one)
     for v in variables(law.inputs):
         if v.floor is None:
             continue
-        x = dataclasses.replace(row, **{v.name: np.array([0.0, -1.0, -np.inf])})
+        x = dataclasses.replace(rows, **{v.name: np.array([0.0, -1.0, -np.inf])})
         outputs = np.asarray(predict(law, coefs, x))
         assert np.isfinite(outputs).all(), f"not finite below the floor of {v.name}"
         assert (outputs == outputs[0]).all(), f"not flat below the floor of {v.name}"
         assert not np.any(getattr(gradient(law, coefs, x, weights=weights), v.name))
-        at = dataclasses.replace(row, **{v.name: np.array(max(v.floor, 1.0))})
+        at = dataclasses.replace(one, **{v.name: np.array([max(v.floor, 1.0)])})
         slope = np.asarray(getattr(gradient(law, coefs, at, weights=weights), v.name))
         assert slope != 0, f"on its floor, {v.name} has the derivative from above"
 
 
 def nan_gives_nan(law: Law) -> None:
     """Unless the law takes NaN as its floor, as it does less."""
-    row, coefs = _row(_inputs(law, 1), 0), _first(law)
+    one, coefs = _inputs(law, 1), _first(law)
     for v in variables(law.inputs):
-        found = predict(law, coefs, _filled(row, v, np.nan))
+        found = np.asarray(predict(law, coefs, _filled(one, v, np.nan)))[0]
         if v.floor is None or not np.isfinite(found).all():
             assert np.isnan(found).any(), f"NaN in {v.name} gives {found}"
             assert np.isnan(found).all() or law.output_shape == ("output",), f"NaN in {v.name} gives {found}"
@@ -649,7 +825,7 @@ def falls_and_rises_as_it_says(law: Law) -> None:
     """All outputs, with each input that is said to be monotone, in the fitted range."""
     x = _inputs(law, 200)
     for name, coefs in groups_of(law).items():
-        slopes = jacobian(law, coefs, x)
+        slopes = _in_parts(jacobian, law, coefs, x)
         for verb, sign, fields in (("fall", -1, law.falls_with), ("rise", 1, law.rises_with)):
             for field in fields:
                 holds = (sign * np.asarray(getattr(slopes, field)) > 0).all()
@@ -755,3 +931,10 @@ def errors_have_a_covariance(law: Law) -> None:
             assert covariance.shape == (size, size), f"the covariance of group {name!r} is not of {size} coefficients"
             errors = np.sqrt(np.diag(covariance))
             assert np.linalg.eigvalsh(covariance / np.outer(errors, errors)).min() > 0, f"covariance of group {name!r}"
+
+
+# What is compiled for the tests alone: in little time, however long it then runs.
+SOON = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1, **QUICK}
+ALONE, COMPOSED, DIRECTIONAL, DERIVATIVES = (
+    Program(fn, static=1, cpu_options=SOON) for fn in (_alone, _composed, _directional, _derivatives)
+)
