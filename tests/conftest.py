@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.util
 import io
@@ -9,6 +10,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -17,22 +19,60 @@ import pytest
 from sampling import KINDS
 
 import jaxlaws as jl
-from jaxlaws import programs
+from jaxlaws import evaluation, programs
 from jaxlaws.cli import main
+from jaxlaws.fitting import estimation, starts
 
 HERE = Path(__file__).parent
 TESTS = itertools.count(1)
+BUDGET = 2000  # programs that all tests together may compile, on a CPU; the same one by several processes is one
 SHARED = HERE.parent.parent / "shared"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """Where programs are kept: not in the home of who runs the tests, and the same folder for all of their processes."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXLAWS_CACHE", str(folder))
-        yield folder
+def pytest_addoption(parser):
+    parser.addoption("--every", type=int, default=1, metavar="N", help="of each file, run the first test and every Nth")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves a selection of tests that touches every file, as for `--every`."""
+    numbers = collections.Counter()
+    kept, dropped = [], []
+    for item in items:
+        (kept if numbers[item.path] % config.getoption("every") == 0 else dropped).append(item)
+        numbers[item.path] += 1
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+def pytest_configure(config):
+    """Keeps programs in a folder that all processes of the tests share: not in the home of who runs them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.programs = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        os.environ["JAXLAWS_CACHE"] = config.programs.name
+
+
+def pytest_sessionfinish(session):
+    """Fails where all tests together compile more programs than they did."""
+    config = session.config
+    if not hasattr(config, "programs"):
+        return
+    count = sum(1 for _ in Path(config.programs.name).glob("*" + programs.PROGRAM))
+    chosen = config.getoption("keyword") or config.getoption("every") > 1 or config.args_source.name != "TESTPATHS"
+    config.counted = f"{count} programs compiled, {BUDGET} are allowed" + (", for all tests" if chosen else "")
+    if count > BUDGET and not chosen and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        config.counted = f"FAILED: {config.counted}: let tests share shapes and options, or say in conftest.py why not"
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if hasattr(config, "counted"):
+        terminalreporter.write_line(config.counted)
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "programs"):
+        config.programs.cleanup()
 
 
 @pytest.fixture(autouse=True)
@@ -143,3 +183,27 @@ def data():
     if not (SHARED / "data").is_dir():
         pytest.skip("real runs are not there")
     return SHARED / "data"
+
+
+# The programs of XLA, before machine code is made of them, are the same with these, and so are results up to rounding.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1, **programs.QUICK}
+QUICKLY = programs.Program(evaluation._batch, static=2, cpu_options=QUICK)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Calls of laws are compiled quickly, to programs of their own, where speed and the last bits are not looked at."""
+    monkeypatch.setattr(evaluation, "_outermost", QUICKLY)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """The same for fits, where the first run of a program takes less time than it takes to compile it well."""
+    for module, name, program in HASTY:
+        monkeypatch.setattr(module, name, program)
+
+
+HASTY = (
+    (starts, "_compiled", programs.Program(starts._phase, static=2, cpu_options=QUICK)),
+    (estimation, "_linearised", programs.Program(estimation._derivatives, static=1, cpu_options=QUICK)),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import gzip
 import io
 import json
@@ -18,6 +19,7 @@ import time
 import warnings
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -45,6 +47,79 @@ def folder(tmp_path, monkeypatch):
 
 def command(*args, **options):
     return subprocess.run([sys.executable, "-m", "jaxlaws", *map(str, args)], capture_output=True, **options)
+
+
+# Starts commands, each in a copy of a process that has imported the package: a process of its own, but started at once.
+COPIES = """
+import json, os, resource, sys, warnings
+warnings.simplefilter("ignore")  # JAX warns of copies of processes, and there are no threads yet
+import pyarrow.csv, pyarrow.json, pyarrow.parquet
+from jaxlaws.cli import main, prediction, shared
+for line in sys.stdin:
+    wanted = json.loads(line)
+    if "wait" in wanted:
+        print(os.waitstatus_to_exitcode(os.waitpid(wanted["wait"], 0)[1]), flush=True)
+        continue
+    child = os.fork()
+    if not child:
+        os.chdir(wanted["folder"])
+        for number, path in enumerate(("/dev/null", wanted["out"], wanted["err"])):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+        if wanted["largest"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (wanted["largest"],) * 2)
+        sys.argv = ["jaxlaws", *wanted["args"]]
+        os._exit(main())
+    print(child, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def start():
+    """A function that starts a command and returns its process id, and one that waits for its end."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits what is ignored
+    with subprocess.Popen([sys.executable, "-c", COPIES], stdin=-1, stdout=-1, text=True, bufsize=1) as process:
+        signal.signal(signal.SIGINT, before)
+
+        def ask(**wanted):
+            process.stdin.write(json.dumps(wanted) + "\n")
+            return int(process.stdout.readline())
+
+        def start(*args, out="/dev/null", err="/dev/null", largest=None):
+            return ask(args=list(map(str, args)), folder=os.getcwd(), out=str(out), err=str(err), largest=largest)
+
+        start.wait = lambda pid: ask(wait=pid)
+        yield start
+        process.stdin.close()
+
+
+def write_many(path, rows):
+    """A table of many rows, in a file, fast."""
+    table = columns(PARALLEL, 100_000)
+    part = pa.table({"group": ["pile"] * 100_000, **table}).slice(0, min(rows, 100_000))
+    if path.endswith(".csv"):
+        pyarrow.csv.write_csv(part, path)
+        header, _, body = Path(path).read_bytes().partition(b"\n")
+        with open(path, "wb") as file:
+            file.write(header + b"\n")
+            file.writelines([body] * (rows // len(part)))
+    else:
+        part = pa.concat_tables([part] * min(10, rows // len(part))).combine_chunks()
+        with pq.ParquetWriter(path, part.schema) as writer:
+            for _ in range(rows // len(part)):
+                writer.write_table(part)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A file of 12 million rows by its name: whole, 600 MiB and more, and never done before it is interrupted."""
+
+    @functools.cache
+    def made(name):
+        path = tmp_path_factory.mktemp("many") / name
+        write_many(str(path), 12_000_000)
+        return path
+
+    return made
 
 
 def write(path, table=RUNS):
@@ -204,7 +279,7 @@ def test_warns_once_of_extrapolation(run):
     assert not os.path.exists("out.csv")
 
 
-def test_evaluates_real_runs(run, law, runs):
+def test_evaluates_real_runs(run, law, runs, quick):
     status, out, err = run("evaluate", law.name, runs(law.name), "--json")
     assert (status, err) == (0, "")
     scores = json.loads(out)
@@ -235,7 +310,7 @@ def test_lists_and_shows(run, law):
         assert v.unit in out
 
 
-def test_examples_are_within_the_range_and_repeatable(run, law):
+def test_examples_are_within_the_range_and_repeatable(run, law, quick):
     assert run("example", law.name, "--rows", 1000, "-o", "a.parquet")[0] == 0
     assert run("example", law.name, "--rows", 1000, "-o", "b.parquet")[0] == 0
     assert run("example", law.name, "--rows", 1000, "-o", "c.parquet", "--seed", 1)[0] == 0
@@ -251,7 +326,7 @@ def test_examples_are_within_the_range_and_repeatable(run, law):
 def test_help_shows_an_example_of_every_command(run):
     status, out, _ = run("--help")
     assert status == 0
-    assert "JAX_COMPILATION_CACHE_DIR" in out
+    assert "JAXLAWS_CACHE" in out
     for name in ("list", "show", "predict", "gradient", "evaluate", "example", "fit"):
         assert name in out
         status, text, _ = run(name, "--help")
@@ -527,20 +602,18 @@ def test_a_full_disk(run):
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
-def test_a_file_that_cannot_grow(form):
+def test_a_file_that_cannot_grow(form, start, tmp_path_factory):
     write(
         "runs.parquet", {"num_params": np.random.default_rng(0).random(200_000) * 1e9, "parallel_size": [2] * 200_000}
     )
 
-    limited = (
-        "import resource, sys; from jaxlaws.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20));"
-        "sys.exit(main())"
-    )
     args = ["predict", "parallel", "runs.parquet", "--group", "pile", "-o", f"out.{form}"]
-    done = subprocess.run([sys.executable, "-c", limited, *args], capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1), done.stderr
-    assert b"out." in done.stderr
-    assert b"File too large" in done.stderr
+    folder = tmp_path_factory.mktemp("said")
+    status = start.wait(start(*args, out=folder / "out", err=folder / "err", largest=1 << 20))
+    err = (folder / "err").read_bytes()
+    assert (status, (folder / "out").read_bytes(), err.count(b"\n")) == (2, b"", 1), err
+    assert b"out." in err
+    assert b"File too large" in err
     assert os.listdir() == ["runs.parquet"]
 
 
@@ -590,19 +663,20 @@ with files.open_writer("out.csv", "csv"):
 @pytest.mark.parametrize(
     ("source", "target"), [("runs.csv", "out.jsonl"), ("runs.parquet", "out.parquet"), ("runs.parquet", "out.jsonl")]
 )
-def test_an_interrupted_run_leaves_nothing(how, source, target):
-    command("example", "parallel", "--rows", 3_000_000, "-o", source)
-    args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", source, "-o", target]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits what is ignored
-    with subprocess.Popen(args, stderr=subprocess.PIPE) as process:
-        signal.signal(signal.SIGINT, before)
-        while process.poll() is None and not any(name.endswith(".part") for name in os.listdir()):
-            time.sleep(0.01)
-        process.send_signal(how)
-        sent = time.monotonic()
-        assert process.stderr.read() == b""
+def test_an_interrupted_run_leaves_nothing(how, source, target, start, many, tmp_path_factory):
+    os.link(many(source), source)
+    said = tmp_path_factory.mktemp("said") / "err"
+    pid = start("predict", "parallel", source, "-o", target, err=said)
+    end = time.monotonic() + 60
+    while not any(name.endswith(".part") for name in os.listdir()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(pid, how)
+    sent = time.monotonic()
+    status = start.wait(pid)
     assert time.monotonic() - sent < 5
-    assert process.returncode in (130, 143)
+    assert said.read_bytes() == b""
+    assert status in (130, 143)
     assert os.listdir() == [source]
 
 
@@ -795,40 +869,39 @@ def test_json_has_no_infinity(run):
     assert scores["r2"] is scores["nmse"] is None
 
 
-def entries(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).rglob("*-cache")}
-
-
-def test_compiled_functions_are_kept(folder):
+def test_programs_are_kept_from_run_to_run(folder):
     point = ("predict", "parallel", "n=1e9", "p=1", "--group", "pile", "--json")
 
     def run(**settings):
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XDG_"))}
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XDG_"))}
         done = command(*point, env={**env, "HOME": str(folder / "home"), **settings})
         assert (done.returncode, done.stdout.count(b"\n"), done.stderr) == (0, 1, b"")
+        return done.stdout
 
-    run()
-    kept = entries("home/.cache/jaxlaws")
-    assert kept
-    run()
-    assert entries("home") == kept  # found again
-    for path in Path("home/.cache/jaxlaws").iterdir():
-        path.write_bytes(b"damaged")
-    run()
-    run(XDG_CACHE_HOME=str(folder / "a"))
+    def entries():
+        kept = Path("home/.cache/jaxlaws")
+        return {path.name: (path.stat().st_ino, path.read_bytes()) for path in kept.iterdir()}
+
+    first = run()
+    kept = entries()
+    assert any(name.endswith(".program") for name in kept)
+    assert run(XDG_CACHE_HOME="relative") == first  # which is to be ignored
+    assert entries() == kept, "found again"
+    for name in kept:
+        Path("home/.cache/jaxlaws", name).write_bytes(b"damaged")
+    assert run() == first
+    again = entries()
+    assert again.keys() == kept.keys()
+    assert all(data != b"damaged" for _, data in again.values())
     run(XDG_CACHE_HOME=str(folder / "b"), JAX_COMPILATION_CACHE_DIR=str(folder / "c"))
-    run(XDG_CACHE_HOME=str(folder / "d"), JAX_ENABLE_COMPILATION_CACHE="false")
-    run(XDG_CACHE_HOME="relative")  # which is to be ignored
-    Path("file").touch()
-    run(XDG_CACHE_HOME=str(folder / "file"))  # where nothing can be kept
-    assert len(entries("a/jaxlaws")) == len(entries("c")) == len(kept)
-    assert sorted(os.listdir()) == ["a", "c", "file", "home"]
+    assert sorted(os.listdir()) == ["c", "home"]
+    assert entries() == again
 
 
-def test_only_the_command_keeps_compiled_functions():
-    script = "import jax, jaxlaws.cli as c; c.main(['list']); print(jax.config.jax_compilation_cache_dir)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.endswith("\nNone\n")
+def test_the_command_leaves_settings_of_jax_alone(run):
+    before = jax.config.jax_compilation_cache_dir
+    assert run("list")[0] == 0
+    assert jax.config.jax_compilation_cache_dir is before is None
 
 
 def test_a_run_loads_no_package_that_it_does_not_need():
@@ -848,11 +921,14 @@ def test_closed_or_full_standard_output():
         assert b"tandard output" in done.stderr
 
 
-def test_an_error_never_aborts_the_process():
+def test_an_error_never_aborts_the_process(start, tmp_path_factory):
     Path("runs.csv").write_text("num_params,parallel_size\n1e9,1\n1e9\n")
-    for _ in range(8):
-        done = command("predict", "parallel", "runs.csv")
-        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
+    said = tmp_path_factory.mktemp("said")
+    runs = [start("predict", "parallel", "runs.csv", err=said / f"{i}") for i in range(7)]
+    done = command("predict", "parallel", "runs.csv")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
+    for i, pid in enumerate(runs):
+        assert (start.wait(pid), (said / f"{i}").read_bytes()) == (2, done.stderr)
 
 
 def peak_memory(*args):
@@ -866,21 +942,21 @@ def peak_memory(*args):
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_memory_does_not_grow_with_the_file(form):
-    command("example", "parallel", "--rows", 12_000_000, "-o", f"in.{form}")  # whole, 600 MiB and more
+def test_memory_does_not_grow_with_the_file(form, many):
+    os.link(many(f"runs.{form}"), f"in.{form}")
     assert peak_memory("predict", "parallel", f"in.{form}", "-o", f"out.{form}") < 1000
 
 
 def test_memory_of_wide_rows():
     rows = 300_000  # whole, 1.2 GB several times over
-    script = f"""
-import numpy as np, pyarrow as pa, pyarrow.parquet as pq
-text = pa.array([chr(97 + i) * 4000 for i in range(20)]).take(pa.array(np.arange({rows}) % 20))
-pq.write_table(pa.table({{"n": np.full({rows}, 1e9), "p": np.ones({rows}), "text": text}}), "in.parquet")
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+    words = pa.array([chr(97 + i) * 4000 for i in range(20)])
+    text = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) % 20, pa.int8()), words)
+    table = pa.table({"n": np.full(rows, 1e9), "p": np.ones(rows), "text": text})
+    pq.write_table(table, "in.parquet", store_schema=False)  # which is read as plain text
+    assert pq.ParquetFile("in.parquet").schema_arrow.field("text").type == pa.string()
     assert peak_memory("predict", "parallel", "in.parquet", "--group", "pile", "-o", "out.parquet") < 1400
-    command("example", "domain_mixture", "--rows", 400_000, "-o", "in.parquet")
+    table = {"group": ["70M"] * 400_000, **columns(jl.laws["domain_mixture"], 400_000)}
+    pq.write_table(pa.table(table), "in.parquet")
     assert peak_memory("predict", "domain_mixture", "in.parquet", "--gradients", "-o", "out.jsonl") < 1400
 
 
@@ -929,7 +1005,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(run):
 def test_progress_on_a_terminal():
     import pty
 
-    command("example", "parallel", "--rows", 4_000_000, "-o", "runs.csv")
+    write_many("runs.csv", 4_000_000)
     ours, theirs = pty.openpty()
     args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", "runs.csv", "-o", "out.parquet"]
     shown = b""
@@ -967,9 +1043,9 @@ def test_any_arguments_end_well(name, words):
     assert set(os.listdir()) <= {"runs.csv", "out.csv"}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_file_goes_through_any_formats_unchanged(data, tmp_path_factory):
+def test_a_file_goes_through_any_formats_unchanged(quick, data, tmp_path_factory):
     """Parquet to CSV or JSON lines and back: predictions and the other columns stay what they were."""
     folder = tmp_path_factory.mktemp("files")
     name = data.draw(st.sampled_from(KINDS))

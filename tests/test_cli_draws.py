@@ -36,7 +36,7 @@ def best_params(coefs, budget):
 
 
 def test_allocations_are_spread_as_the_closed_form_is(run):
-    made = draws(LAW, "besiroglu2024", 40, 0.01)
+    made = draws(LAW, "besiroglu2024", 4, 0.01)
     made.save("draws.parquet")
     arguments = ("allocate", "chinchilla", "--draws", "draws.parquet", "--budget", "1e21,1e22", "--level", "80%")
     status, out, err = run(*arguments, "--json")
@@ -52,7 +52,7 @@ def test_allocations_are_spread_as_the_closed_form_is(run):
 
 
 def test_a_target_has_costs_that_are_spread(run):
-    draws(LAW, "besiroglu2024", 10, 0.003).save("draws.parquet")
+    draws(LAW, "besiroglu2024", 8, 0.003).save("draws.parquet")
     arguments = ("allocate", "chinchilla", "--draws", "draws.parquet", "--target", "2.1")
     status, out, _ = run(*arguments, "--json")
     row = json.loads(out)
@@ -64,7 +64,7 @@ def test_a_target_has_costs_that_are_spread(run):
 
 def test_mixtures_say_how_often_a_domain_is_at_its_bound(run):
     law = jl.laws["domain_mixture"]
-    made = draws(law, "410M", 30, 0.05)
+    made = draws(law, "410M", 8, 0.05)
     made.save("draws.parquet")
     status, out, _ = run("mixture", "domain_mixture", "--draws", "draws.parquet", "--upper", "0.4", "--json")
     assert status == 0
@@ -83,7 +83,7 @@ def test_mixtures_say_how_often_a_domain_is_at_its_bound(run):
 
 def test_flags_of_the_fit_go_with_its_draws(run):
     runs = {"params": [1e9, 2e9, 4e9], "tokens": [2e10, 3e10, 5e10], "loss": [2.5, 2.45, 2.4]}
-    fit = jl.fit(LAW, runs)
+    fit = jl.fit(LAW, runs, objective="squared")
     assert fit.flags["all_data"]
     jl.bootstrap(fit, 3).save("draws.parquet")
     assert jl.read_draws("draws.parquet").flags == dict(fit.flags)
@@ -107,7 +107,7 @@ def test_whole_numbers_are_names_of_groups_like_any_other(run):
     ("arguments", "message"),
     [
         ("fit chinchilla runs.csv --resamples 5", "--resamples and --clusters are for --draws"),
-        ("fit chinchilla runs.csv --draws none/draws.parquet", "none/draws.parquet: there is no folder none"),
+        ("fit sft sft.csv --draws none/draws.parquet", "none/draws.parquet: there is no folder none"),
         ("fit chinchilla runs.csv --draws draws.csv", "draws.csv: draws are written in Parquet"),
         ("allocate chinchilla --draws other.parquet --budget 1e22", "these are coefficients of 'sft', not of"),
         ("allocate chinchilla --draws d.parquet --budget 1e22 --level 90", "'90' is not between 0 and 1"),
@@ -116,6 +116,7 @@ def test_whole_numbers_are_names_of_groups_like_any_other(run):
 )
 def test_bad_input_gets_one_line(run, arguments, message):
     Path("runs.csv").write_text("params,tokens,loss\n" + "".join(f"{i}e9,{i}e10,{2 + 1 / i}\n" for i in range(1, 9)))
+    Path("sft.csv").write_text("sft_data_size,sft_loss\n" + "".join(f"{i}e3,{1 + i**-0.3}\n" for i in range(1, 9)))
     draws(jl.laws["sft"], "('gpt2', 'flan')", 3, 0.01).save("other.parquet")
     status, out, err = run(*arguments.split(" "))
     assert (status, out, err.count("\n")) == (2, "", 1)

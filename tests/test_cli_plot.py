@@ -15,12 +15,12 @@ import jaxlaws as jl
 import jaxlaws.cli.plot
 
 ABSENT = "figures need matplotlib: pip install 'jaxlaws[plot]'"
-N, P = (np.tile(each.ravel(), 2) for each in np.meshgrid([5e8, 1e9, 2e9, 4e9], [1.0, 2.0, 4.0]))
+N, P = (np.tile(each.ravel(), 2) for each in np.meshgrid([5e8, 7e8, 1e9, 1.6e9, 2.8e9, 4.4e9], [1.0, 2.0, 4.0]))
 TABLE = {
     "num_params": N,
     "parallel_size": P,
-    "loss": (1.3 + 30 * N**-0.2 - 0.05 * np.log(P)) * (1 + 0.003 * np.random.default_rng(0).normal(size=24)),
-    "group": np.repeat(["pile", "_a$b$"], 12),
+    "loss": (1.3 + 30 * N**-0.2 - 0.05 * np.log(P)) * (1 + 0.003 * np.random.default_rng(0).normal(size=36)),
+    "group": np.repeat(["pile", "_a$b$"], 18),
 }
 
 

@@ -167,15 +167,17 @@ def asked(run, monkeypatch):
 def test_all_that_is_known_is_written(mixtures):
     rows = mixtures(
         *("--available", "1=3e9,3=5e8", "--budget", "1e10", "--max-epochs", "4", "--prior", "0.2", "--strength", "0.1"),
-        *("--sum", "1,2>=0.3", "--sum", "4,5<=0.6", "--within", "0.2%", "--unconstrained", "--upper", "0.4"),
+        *("--sum", "1,2>=0.3", "--sum", "4,5<=0.6", "--sum", "3>=0.01", "--sum", "5<=0.4"),
+        *("--within", "0.2%", "--unconstrained", "--upper", "0.4"),
     )
     available = np.array([3e9, np.inf, 5e8, np.inf, np.inf])
     expected = jl.optimize_mixture(
         *(MIXTURE, list(MIXTURE.groups)),
         **{"available": available, "budget": np.full(4, 1e10), "max_epochs": np.full(K, 4.0)},
         **{"prior": np.full(K, 0.2), "strength": np.full(4, 0.1), "upper": np.full(K, 0.4)},
-        **{"sums": np.array([[1.0, 1, 0, 0, 0], [0, 0, 0, 1, 1]]), "sum_lower": np.array([0.3, -np.inf])},
-        **{"sum_upper": np.array([np.inf, 0.6]), "within": np.array(0.002), "unconstrained": True},
+        **{"sums": np.array([[1.0, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]])},
+        **{"sum_lower": np.array([0.3, -np.inf, 0.01, -np.inf]), "sum_upper": np.array([np.inf, 0.6, np.inf, 0.4])},
+        **{"within": np.array(0.002), "unconstrained": True},
     )
     called = {"proportions": "proportion_domain", "losses": "loss_domain"}
     known = set()
@@ -359,7 +361,7 @@ def test_warns_of_what_lies_outside_the_range(run):
     assert "proportion_domain_2" not in err
     assert err.endswith("; --in-range searches only there\n")
     assert err.count("\n") == 1
-    for more in ((), ("--prior", "0.2", "--strength", "0.1"), ("--sum", "1,5>=0.6", "--sum", "1<=1", "--sum", "2<=1")):
+    for more in ((), ("--prior", "0.2", "--strength", "0.1"), ("--sum", "1,5>=0.6", "--sum", "1<=1")):
         assert run("mixture", "domain_mixture", "--in-range", *more)[::2] == (0, ""), more
 
 
@@ -379,9 +381,9 @@ def allocations(run):
 
 
 def test_the_best_split_of_a_budget_is_that_of_the_formula(allocations):
-    budgets = [1e20, 1e22, 1e24]
+    budgets = [1e20, 1e24]
     groups = jl.laws["chinchilla"].groups
-    rows = allocations("chinchilla", "--budget", "1e20,1e22,1e24")
+    rows = allocations("chinchilla", "--budget", "1e20,1e24")
     assert [(row["group"], row["budget"]) for row in rows] == [(g, budget) for g in groups for budget in budgets]
     for row in rows:
         c = groups[row["group"]]
@@ -505,7 +507,7 @@ def test_allocations_stay_within_the_range(run, allocations):
 
 
 def test_the_curve_of_budgets_for_people(run, allocations):
-    args = ("chinchilla", "--budget", "1e20,1e22,1e24")
+    args = ("chinchilla", "--budget", "1e20,1e24")
     lines = run("allocate", *args, "--to", "text")[1].splitlines()
     rows = allocations(*args)
     names = ["group", "budget", "params", "tokens", "loss", "cost", "multiplier"]

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
+from test_allocate import by_eights
 
 import jaxlaws as jl
+from jaxlaws.programs import QUICK
 
 SERVED = np.array([0.0, 1e11, 1e13])
 # What else a law is given.
@@ -26,11 +28,12 @@ def test_serving_makes_models_smaller_by_the_published_condition(name):
     law, given, budget = jl.laws[name], SIZES_AND_TOKENS[name], 1e22
     group = next(iter(law.groups))
     plan = jl.allocate(law, group, budget=budget, cost=jl.costs.training_and_inference(SERVED), **given)
-    at = {"params": plan.inputs.params, "tokens": plan.inputs.tokens}
+    at = {"params": np.asarray(plan.inputs.params), "tokens": np.asarray(plan.inputs.tokens)}
 
     def fall(which):
         up, down = ({**at, which: at[which] * factor} for factor in (1.001, 0.999))
-        return (law(group, **down, **given) - law(group, **up, **given)) / np.log(1.001 / 0.999)
+        down, up = (np.asarray(law(group, **changed, **given)) for changed in (down, up))
+        return (down - up) / np.log(1.001 / 0.999)
 
     np.testing.assert_allclose(fall("params") / fall("tokens"), 1 + SERVED / (3 * at["tokens"]), rtol=1e-5)
     share = given.get("active_share", 1.0)
@@ -38,7 +41,7 @@ def test_serving_makes_models_smaller_by_the_published_condition(name):
 
         def loss(x, served=served):
             tokens = (budget / (share * np.exp(x)) - 2 * served) / 6
-            return float(law(group, params=np.exp([x]), tokens=tokens, **given)[0])
+            return float(np.asarray(law(group, params=np.exp([x]), tokens=np.array([tokens]), **given))[0])
 
         most = np.log(budget / share / (2 * served + 6e6))
         found = minimize_scalar(loss, bounds=(np.log(1e6), most), method="bounded", options={"xatol": 1e-9})
@@ -81,7 +84,7 @@ def test_where_all_numbers_have_the_same_bits_seven_are_best():
     """As in Kumar et al. 2024, who find 7 to 8."""
     law, bits = jl.laws["precision"], np.arange(4, 12, 0.01)
     same = dict.fromkeys(("weight_bits", "activation_bits", "kv_bits"), bits)
-    plan = jl.allocate(law, "table2", budget=1e22, cost=jl.costs.training_in_bits(), **same)
+    plan = by_eights(law, "table2", cost=jl.costs.training_in_bits(), budget=np.full_like(bits, 1e22), **same)
     np.testing.assert_allclose(bits[plan.loss.argmin()], 7.0, atol=0.01)
 
 
@@ -111,7 +114,8 @@ def test_a_teacher_costs_what_it_says_of_each_token():
     sizes = np.geomspace(1e7, 1e11, 20001)
     for i, (size, taught, served) in enumerate(np.transpose(list(numbers.values()))):
         tokens = (budget - 6 * size * taught - 2 * sizes * served) / (6 * sizes + 2 * size)
-        losses = law(coefs, params=sizes[tokens > 0], tokens=tokens[tokens > 0], teacher_loss=2.2)
+        losses = np.asarray(law(coefs, params=sizes, tokens=np.maximum(tokens, 1.0), teacher_loss=2.2))
+        losses = np.where(tokens > 0, losses, np.inf)
         np.testing.assert_allclose(plan.loss[i], losses.min(), rtol=1e-8)
         np.testing.assert_allclose(plan.inputs.params[i], sizes[losses.argmin()], rtol=5e-3)
     assert plan.converged.all()
@@ -162,16 +166,29 @@ def test_tokens_per_parameter_with_a_size_or_tokens_that_are_given():
         jl.allocate(LAW, GROUP, budget=1e22, params=3e9, min_tokens_per_param=RATIOS, upper={"tokens": 1e11})
 
 
-def test_the_loss_rises_with_tokens_per_parameter_as_its_derivative_says():
-    def loss(m):
-        return jl.allocate(LAW, GROUP, budget=1e22, min_tokens_per_param=m).loss
+@pytest.fixture(scope="module")
+def slopes():
+    """By how much the loss changes with the tokens per parameter asked for, and with the logarithm of the budget."""
+
+    def loss(m, b):
+        return jl.allocate(LAW, GROUP, budget=jnp.exp(b), min_tokens_per_param=m).loss
 
     with jax.enable_x64(True):
-        slopes = jax.jit(jax.vmap(jax.grad(loss)))(jnp.asarray(RATIOS))
+        slopes = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), (0, None)), compiler_options=QUICK)
+        return jax.tree.map(np.asarray, slopes(RATIOS, np.log(1e22)))
+
+
+def test_the_loss_rises_with_tokens_per_parameter_as_its_derivative_says(slopes):
     m = RATIOS[2:]
     params, tokens = np.sqrt(1e22 / 6 / m), np.sqrt(1e22 / 6 * m)
     expected = (C.alpha * C.A * params**-C.alpha - C.beta * C.B * tokens**-C.beta) / 2 / m
-    np.testing.assert_allclose(slopes, [0, 0, *expected], rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(slopes[0], [0, 0, *expected], rtol=1e-7, atol=1e-12)
+
+
+def test_the_loss_falls_with_the_budget_as_the_multiplier_says(slopes):
+    plan = jl.allocate(LAW, GROUP, budget=1e22, min_tokens_per_param=RATIOS)
+    np.testing.assert_allclose(slopes[1], plan.multiplier, rtol=1e-9)
+    np.testing.assert_allclose(slopes[1][0], jl.allocate(LAW, GROUP, budget=1e22).multiplier, rtol=1e-9)
 
 
 def test_both_ratios_hold_at_once():

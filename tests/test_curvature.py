@@ -8,8 +8,9 @@ import pytest
 import jaxlaws as jl
 from jaxlaws.numerics import at_least, log, positive_or, power, saturation, worn
 from jaxlaws.optimize.curvature import curve
+from jaxlaws.programs import QUICK
 
-LOW, HIGH = jnp.array([-1.0, -2.0]), jnp.array([3.0, 2.0])
+LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([3.0, 2.0], np.float32)
 
 # Functions of x and y, themselves in LOW to HIGH, and which of convex, concave, log_convex, log_concave are known.
 KNOWN = {
@@ -63,26 +64,44 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_what_is_known_of_simple_functions(name):
-    fn, expected = KNOWN[name]
-    found = curve(lambda x, c: fn(*x, c), LOW, HIGH, jnp.float32(2.0))
-    known = [what for what in ("convex", "concave", "log_convex", "log_concave") if np.all(getattr(found, what))]
-    assert known == expected.split()
+WHATS = ("convex", "concave", "log_convex", "log_concave")
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What is found out about all of these functions; their values, and the second derivatives that should have a sign.
+
+    All of them in one program, or rather two: what is found out is told in single precision.
+    """
+
+    def curves(low, high, c):
+        return {name: curve(lambda x, c, fn=fn: fn(*x, c), low, high, c)._asdict() for name, (fn, _) in KNOWN.items()}
+
+    def derivatives(points, c):
+        def of(fn, known):
+            value = lambda p: fn(p[0], p[1], c)  # noqa: E731
+            logarithm = lambda p: log(value(p))  # noqa: E731
+            bends = [jax.vmap(jax.hessian(logarithm if "log" in what else value))(points) for what in known]
+            return jax.vmap(value)(points), bends
+
+        return {name: of(fn, known.split()) for name, (fn, known) in KNOWN.items()}
+
+    curves = jax.tree.map(np.asarray, jax.jit(curves)(LOW, HIGH, np.float32(2.0)))
     points = np.random.default_rng(0).uniform(LOW, HIGH, (300, 2))
     with jax.enable_x64(True):
-        value = lambda p: fn(p[0], p[1], 2.0)  # noqa: E731
-        values = jax.vmap(value)(points)
-        assert (values >= found.low - 1e-5).all()
-        assert (values <= found.high + 1e-5).all()
-        for what, sign, f in (
-            ("convex", 1, value),
-            ("concave", -1, value),
-            ("log_convex", 1, lambda p: jnp.log(value(p))),
-            ("log_concave", -1, lambda p: jnp.log(value(p))),
-        ):
-            if what in known:
-                assert (jnp.linalg.eigvalsh(sign * jax.vmap(jax.hessian(f))(points)) >= -1e-9).all()
+        return curves, jax.tree.map(np.asarray, jax.jit(derivatives, compiler_options=QUICK)(points, 2.0))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_of_simple_functions(found, name):
+    curves, derivatives = found
+    known = [what for what in WHATS if np.all(curves[name][what])]
+    assert known == KNOWN[name][1].split()
+    values, bends = derivatives[name]
+    assert (values >= curves[name]["low"] - 1e-5).all()
+    assert (values <= curves[name]["high"] + 1e-5).all()
+    for what, bend in zip(known, bends, strict=True):
+        assert (np.linalg.eigvalsh(-bend if "concave" in what else bend) >= -1e-9).all()
 
 
 SCALAR = [
@@ -102,7 +121,7 @@ def test_laws_are_convex_in_log_inputs_where_that_is_claimed(law):
     group = next(iter(law.groups.values()), None) or law.golden[0][0]
     n = len(jl.variables(law.inputs))
     factors = lambda: [*rng.choice([1.0, -1.0, 0.5, 0], 40), *rng.choice([0.5, 1.0, 2.0], 20)]  # noqa: E731
-    signs = jax.tree.map(lambda c: c * np.array(factors()), group)
+    signs = jax.tree.map(lambda c: c * np.array([1.0, *factors()]), group)  # the first are those that are published
     low, high = np.full(n, 1.0), np.full(n, 20.0)
 
     def value(x, c):
@@ -110,12 +129,15 @@ def test_laws_are_convex_in_log_inputs_where_that_is_claimed(law):
             c, law.inputs(**{v.name: jnp.exp(each) for v, each in zip(jl.variables(law.inputs), x, strict=True)})
         )
 
+    def both(c, points):
+        return jnp.asarray(curve(value, low, high, c).convex), jax.vmap(lambda x: jax.hessian(value)(x, c))(points)
+
+    points = rng.uniform(1, 20, (40, n))
     with jax.enable_x64(True):
-        assert bool(curve(value, low, high, group).convex) == (law.name not in BENT)
-        known = jax.vmap(lambda c: jnp.asarray(curve(value, low, high, c).convex))(signs)
-        points = rng.uniform(1, 20, (40, n))
-        bends = jax.vmap(lambda c: jax.vmap(lambda x: jax.hessian(value)(x, c))(points))(signs)
+        known, bends = jax.jit(jax.vmap(both, (0, None)), compiler_options=QUICK)(signs, points)
     known, bends = np.asarray(known), np.asarray(bends)
+    assert known[0] == (law.name not in BENT)
+    known, bends = known[1:], bends[1:]
     assert known.sum() < 60
     known = known & np.isfinite(bends).all((1, 2, 3))  # some laws divide by a coefficient
     assert known.any() or law.name in BENT

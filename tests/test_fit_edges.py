@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import sampling
 import jaxlaws as jl
 
 CHINCHILLA = jl.laws["chinchilla"]
+SEEDS, COUNTS = range(40), (8, 13, 40)
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 def made(law, group, count, noise, seed=0):
@@ -19,15 +23,25 @@ def made(law, group, count, noise, seed=0):
     return sampling.columns(law, count, seed=seed) | dict(zip(law.output_columns, loss.T, strict=True))
 
 
-@pytest.mark.parametrize("runs", [8, 13, 40])
+@functools.cache
+def few_runs():
+    """A fit of groups of as many runs as `COUNTS` says, with the noise of each of the seeds."""
+    tables = [
+        made(CHINCHILLA, "besiroglu2024", count, 0.01, seed) | {"group": [f"{count} {seed}"] * count}
+        for count in COUNTS
+        for seed in SEEDS
+    ]
+    table = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return jl.fit(CHINCHILLA, table, starts=16)
+
+
+@pytest.mark.parametrize("runs", COUNTS)
 def test_robust_errors_of_few_runs_are_of_the_size_of_the_spread(runs):
-    found = []
-    for seed in range(40):
-        found.append(jl.fit(CHINCHILLA, made(CHINCHILLA, "besiroglu2024", runs, 0.01, seed), starts=16))
-    told = [fit for fit in found if np.isfinite(fit.stderr["all_data"].E)]
-    assert len(told) > len(found) / 2
-    said = np.median([fit.stderr["all_data"].E for fit in told])
-    spread = np.std([fit.coefs["all_data"].E for fit in told])
+    fit, groups = few_runs(), [f"{runs} {seed}" for seed in SEEDS]
+    told = [name for name in groups if np.isfinite(fit.stderr[name].E)]
+    assert len(told) > len(groups) / 2
+    said = np.median([fit.stderr[name].E for name in told])
+    spread = np.std([fit.coefs[name].E for name in told])
     assert 0.3 * spread < said < 3 * spread
 
 
@@ -47,12 +61,21 @@ def test_a_group_without_a_fit_leaves_the_others_theirs():
     bad = made(law, "all_data", 40, 0.003, seed=1)
     outliers = np.random.default_rng(0).random(40) < 0.2
     bad["loss"] = np.where(outliers, bad["loss"] * 30, bad["loss"])
-    both = {name: np.concatenate([good[name], bad[name]]) for name in good}
-    fit = jl.fit(law, both | {"group": ["good"] * 40 + ["bad"] * 40}, objective="huber_log", shared=(), starts=8)
-    alone = jl.fit(law, good, objective="huber_log", shared=(), starts=8)
+    fit, twice = (
+        jl.fit(
+            law,
+            {name: np.concatenate([good[name], other[name]]) for name in good}
+            | {"group": ["good"] * 40 + ["bad"] * 40},
+            objective="huber_log",
+            shared=(),
+            starts=8,
+        )
+        for other in (bad, good)
+    )
     assert fit.converged["good"]
-    assert fit.value["good"] == pytest.approx(alone.value["all_data"], rel=1e-6)
-    np.testing.assert_allclose(*(jax.tree.leaves(x) for x in (fit.stderr["good"], alone.stderr["all_data"])), rtol=1e-9)
+    for name in ("good", "bad"):  # as next to itself
+        assert fit.value["good"] == pytest.approx(twice.value[name], rel=1e-6)
+        np.testing.assert_allclose(*(jax.tree.leaves(x) for x in (fit.stderr["good"], twice.stderr[name])), rtol=1e-9)
     assert "the search did not converge" in fit.flags["bad"]
 
 
@@ -74,7 +97,8 @@ def test_where_no_start_leads_anywhere_nothing_is_told():
     bad[outliers] *= np.exp(3 * random.normal(size=outliers.sum()))
     good = loss * np.exp(0.02 * random.normal(size=40))
     both = {name: np.tile(values, 2) for name, values in table.items()} | {"loss": np.concatenate([good, bad])}
-    fit = jl.fit(law, both | {"group": ["good"] * 40 + ["bad"] * 40}, objective="huber_log", shared=())
+    table = both | {"group": ["good"] * 40 + ["bad"] * 40}
+    fit = jl.fit(law, table, objective="huber_log", shared=(), starts=8)
     assert np.isinf(fit.value["bad"])
     assert not fit.converged["bad"]
     assert "the search did not converge" in fit.flags["bad"]

@@ -294,6 +294,27 @@ def all_derivatives(x, y):
     return jnp.stack([jax.vmap(derivative(order))(x, y) for order in ORDERS])
 
 
+ENDS = [(zero, exponent) for zero in (0.0, -0.0) for exponent in (0.5, 1.0, 2.0, 3.0, 1.5, -0.5, -1.0)]
+ENDS += [(0.0, 0.0), *[(np.inf, exponent) for exponent in (0.5, 1.0, 2.0, 0.0, -0.5, -1.0, 3.0)]]
+
+
+@functools.cache
+def derivatives(dtype):
+    """Points, and all derivatives there; and those at the ends by order, by the text of the point: 0 has two signs."""
+    random = np.random.default_rng(0)
+    x = np.concatenate([10 ** random.uniform(-3, 6, 20), [0.5, 1, 1, 1, 1 + 1e-3, 2, 3.7, 3.7, 3.7]]).astype(dtype)
+    y = np.concatenate([random.uniform(-2, 3, 20), [0.5, 0, 1, -0.3, 1.7, 2, 0, 1, 2]]).astype(dtype)
+    ends = np.array(ENDS, dtype).T
+    found = compiled(all_derivatives, dtype)(np.append(x, ends[0]), np.append(y, ends[1]))
+    at_ends = found[:, len(x) :].T
+    named = {str(point): dict(zip(ORDERS, row, strict=True)) for point, row in zip(ENDS, at_ends, strict=True)}
+    return x, y, found[:, : len(x)], named
+
+
+def derivatives_at(x, y, dtype):
+    return derivatives(dtype)[-1][str((x, y))]
+
+
 def exact_derivative(order, x, y):
     """By mpmath's numerical differentiation, with the size of the parts that the derivative is the sum of."""
     i, j = order.count("x"), order.count("y")
@@ -306,10 +327,7 @@ def exact_derivative(order, x, y):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_derivatives_agree_with_mpmath(dtype):
-    random = np.random.default_rng(0)
-    x = np.concatenate([10 ** random.uniform(-3, 6, 20), [0.5, 1, 1, 1, 1 + 1e-3, 2, 3.7, 3.7, 3.7]]).astype(dtype)
-    y = np.concatenate([random.uniform(-2, 3, 20), [0.5, 0, 1, -0.3, 1.7, 2, 0, 1, 2]]).astype(dtype)
-    found = compiled(all_derivatives, dtype)(x, y)
+    x, y, found, _ = derivatives(dtype)
     eps = np.finfo(dtype).eps
     for order, values in zip(ORDERS, found, strict=True):
         exact, parts = np.transpose([exact_derivative(order, *point) for point in zip(x, y, strict=True)])
@@ -320,30 +338,37 @@ def test_derivatives_agree_with_mpmath(dtype):
 
 def test_derivatives_agree_however_they_are_taken(x64):
     x, y = np.array([0.3, 1.0, 2.0, 1e6]), np.array([-0.4, 0.0, 2.0, 1.3])
-    power = numerics.power
+    f, r = jax.jacfwd, jax.jacrev
+    twice, thrice = [[r, r], [f, f], [f, r], [jax.hessian]], [[f, f, f], [jax.grad, jax.hessian]]
 
-    def both(modes):
-        function = lambda a: power(a[0], a[1])  # noqa: E731
+    def taken(modes):
+        function = lambda a: numerics.power(a[0], a[1])  # noqa: E731
         for mode in modes:
             function = mode(function)
-        return jax.jit(jax.vmap(function))(np.stack([x, y], axis=1))
+        return jax.vmap(function)
 
-    f, r = jax.jacfwd, jax.jacrev
-    second = both([r, r])
-    for modes in ([f, f], [f, r], [jax.hessian]):
-        np.testing.assert_allclose(both(modes), second, rtol=1e-13, atol=1e-13, err_msg=str(modes))
-    third = both([f, f, f])
-    np.testing.assert_allclose(both([jax.grad, jax.hessian]), third, rtol=1e-13, atol=1e-13)
-    one_by_one = [[float(derivative(order)(*point)) for order in ("xy", "xyy")] for point in zip(x, y, strict=True)]
+    @jax.jit
+    def every(x, y):
+        both = jnp.stack([x, y], axis=1)
+        points = [[derivative(order)(x[i], y[i]) for order in ("xy", "xyy")] for i in range(4)]  # one by one
+        return [taken(modes)(both) for modes in twice], [taken(modes)(both) for modes in thrice], points
+
+    (second, *others), (third, last), one_by_one = every(x, y)
+    for found, modes in zip(others, twice[1:], strict=True):
+        np.testing.assert_allclose(found, second, rtol=1e-13, atol=1e-13, err_msg=str(modes))
+    np.testing.assert_allclose(last, third, rtol=1e-13, atol=1e-13)
+    second, third = np.asarray(second), np.asarray(third)
     np.testing.assert_allclose(one_by_one, np.stack([second[:, 0, 1], third[:, 0, 1, 1]], axis=1), rtol=1e-13)
 
 
 def test_derivatives_of_arrays_that_broadcast(x64):
     x, y = np.array([[0.5], [2.0]]), np.array([-0.5, 1.0, 3.0])
-    found = jax.grad(lambda x, y: numerics.power(x, y).sum(), argnums=(0, 1))(x, y)
+    slopes = jax.grad(lambda x, y: numerics.power(x, y).sum(), argnums=(0, 1))
+    along = lambda y, v: jax.jvp(lambda y: numerics.power(2.0, y), (y,), (v,))  # noqa: E731
+    found, (value, change) = jax.jit(lambda x, y, v: (slopes(x, y), along(y, v)))(x, y, np.ones(3))
     np.testing.assert_allclose(found[0], (y * x ** (y - 1)).sum(axis=1, keepdims=True), rtol=1e-14)
     np.testing.assert_allclose(found[1], (x**y * np.log(x)).sum(axis=0), rtol=1e-14)
-    value, change = jax.jvp(lambda y: numerics.power(2.0, y), (y,), (np.ones(3),))
+    np.testing.assert_allclose(value, 2.0**y, rtol=1e-14)
     np.testing.assert_allclose(change, value * np.log(2), rtol=1e-14)
 
 
@@ -359,7 +384,7 @@ def powers_of_zero(y, order):
 @pytest.mark.parametrize("zero", [0.0, -0.0])
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 3.0, 1.5, -0.5, -1.0])
 def test_derivatives_at_0(dtype, zero, exponent):
-    found = dict(zip(ORDERS, compiled(all_derivatives, dtype)([zero], [exponent])[:, 0], strict=True))
+    found = derivatives_at(zero, exponent, dtype)
     for order in ("x", "xx", "xxx"):
         assert found[order] == powers_of_zero(exponent, len(order))
     if exponent > 0:
@@ -374,7 +399,7 @@ def test_derivatives_at_0(dtype, zero, exponent):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_derivatives_at_exponent_0_of_0(dtype):
-    found = dict(zip(ORDERS, compiled(all_derivatives, dtype)([0.0], [0.0])[:, 0], strict=True))
+    found = derivatives_at(0.0, 0.0, dtype)
     assert found["x"] == found["xx"] == found["xxx"] == 0, "0**0 is 1, and so is all around it"
     assert found["y"] == -np.inf
 
@@ -382,7 +407,7 @@ def test_derivatives_at_exponent_0_of_0(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 0.0, -0.5, -1.0, 3.0])
 def test_derivatives_at_infinity(dtype, exponent):
-    found = dict(zip(ORDERS, compiled(all_derivatives, dtype)([np.inf], [exponent])[:, 0], strict=True))
+    found = derivatives_at(np.inf, exponent, dtype)
     for i in (1, 2, 3):
         factor = np.prod([exponent - k for k in range(i)])
         expected = 0.0 if factor == 0 or exponent < i else factor if exponent == i else factor * np.inf
@@ -465,11 +490,16 @@ def test_a_program_for_several_platforms_has_a_path_for_each():
         module = program.mlir_module()
         assert f"{own} " in module
         assert "stablehlo.bitcast_convert" in module
-        np.testing.assert_array_equal(program.call(*xs), jax.jit(function)(*xs))
-        value, slopes = jax.vjp(program.call, *xs)
-        np.testing.assert_array_equal(value, jax.jit(function)(*xs))
-        expected = jax.vjp(function, *xs)[1](np.ones(7, np.float32))
-        for found, want in zip(slopes(np.ones(7, np.float32)), expected, strict=True):
+        expected = jax.jit(function)(*xs)
+        np.testing.assert_array_equal(program.call(*xs), expected)
+
+        def both(function, xs):
+            value, slopes = jax.vjp(function, *xs)
+            return value, slopes(np.ones(7, np.float32))
+
+        value, slopes = jax.jit(both, static_argnums=0)(program.call, xs)
+        np.testing.assert_array_equal(value, expected)
+        for found, want in zip(slopes, jax.jit(both, static_argnums=0)(function, xs)[1], strict=True):
             np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
 
 
@@ -493,7 +523,7 @@ def test_every_platform_gets_its_own_path_only(platform, dtype):
 def test_at_least_is_the_maximum_with_the_derivative_from_above():
     x = np.array([-np.inf, -1.0, 0.5, 1.0, 2.0, np.inf, np.nan], np.float32)
     np.testing.assert_array_equal(numerics.at_least(x, 1.0), np.maximum(x, 1))
-    slopes = jax.vmap(jax.grad(lambda v: numerics.at_least(v, 1.0)))(x)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda v: numerics.at_least(v, 1.0))))(x)
     np.testing.assert_array_equal(slopes, [0, 0, 0, 1, 1, 1, 1])
 
 
@@ -501,7 +531,7 @@ def test_positive_or_takes_what_is_not_positive_as_the_other():
     x = np.array([-np.inf, -1.0, -0.0, 0.0, 1e-30, 2.0, np.inf, np.nan], np.float32)
     expected = np.array([7, 7, 7, 7, 1e-30, 2, np.inf, 7], np.float32)
     np.testing.assert_array_equal(numerics.positive_or(x, 7.0), expected)
-    slopes = jax.vmap(jax.grad(lambda v: numerics.positive_or(v, 7.0)))(x)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda v: numerics.positive_or(v, 7.0))))(x)
     np.testing.assert_array_equal(slopes, [0, 0, 0, 0, 1, 1, 1, 0])
 
 

@@ -209,21 +209,22 @@ def test_measured_against_predicted(mixtures):
     assert figure.get_supxlabel() == "predicted (nat/token)"
     assert figure.axes[0].get_ylabel() == "measured (nat/token)"
     runs = mixtures.runs
+    predicted, intervals = [], []
+    for g, name in enumerate(["70M", "410M"]):
+        p = np.asarray(runs.inputs.proportions)[runs.group == g]
+        predicted += [*np.asarray(mixtures.law(mixtures.coefs[name], proportions=p))]
+        found = jl.predict_interval(mixtures, name, proportions=p)
+        intervals += [*np.stack([np.asarray(found.low), np.asarray(found.high)], -1)]
+    predicted, intervals = np.array(predicted), np.array(intervals)  # [run, output], [run, output, end]
     for i, (panel, strip) in enumerate(zip(figure.axes[::2], figure.axes[1::2], strict=True)):
         assert panel.get_title("left").startswith(f"loss_domain_{i + 1}\n40 runs")
-        predicted, intervals = [], []
-        for g, name in enumerate(["70M", "410M"]):
-            p = runs.inputs.proportions[runs.group == g]
-            predicted += [*np.asarray(mixtures.law(mixtures.coefs[name], proportions=p))[:, i]]
-            low, _, high = jl.predict_interval(mixtures, name, proportions=p)
-            intervals += [*np.stack([low[:, i], high[:, i]], -1)]
         measured = runs.measured[:, i]
-        np.testing.assert_allclose(dots(panel), np.stack([predicted, measured], -1), rtol=1e-9)
-        np.testing.assert_allclose(dots(strip)[:, 1], 100 * (measured / predicted - 1), rtol=1e-6)
+        np.testing.assert_allclose(dots(panel), np.stack([predicted[:, i], measured], -1), rtol=1e-9)
+        np.testing.assert_allclose(dots(strip)[:, 1], 100 * (measured / predicted[:, i] - 1), rtol=1e-6)
         drawn = np.concatenate(
             [c.get_segments() for c in panel.collections if type(c).__name__ == "LineCollection"]
         )  # [run, end, axis]
-        np.testing.assert_allclose(drawn[:, :, 0], intervals, rtol=1e-9)
+        np.testing.assert_allclose(drawn[:, :, 0], intervals[:, i], rtol=1e-9)
         np.testing.assert_array_equal(drawn[:, :, 1], np.stack([measured] * 2, -1))
         (diagonal,) = panel.lines
         np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pickle
 import pty
 import re
 import shlex
-import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -40,23 +42,38 @@ def test_the_figures_on_speed_are_those_of_the_results():
         assert f"\n\n{table}\n\n" in results, "replace the table by that of the goals"
 
 
-def on_a_terminal(command, folder):
-    """What a command prints on a wide terminal, and on standard error."""
-    ours, theirs = pty.openpty()
-    args = [sys.executable, "-m", *shlex.split(command)]
-    with subprocess.Popen(
-        args, cwd=folder, stdout=theirs, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "120", "TERM": "dumb"}
-    ) as process:
-        os.close(theirs)
-        printed = b""
-        try:
-            while part := os.read(ours, 1 << 16):
-                printed += part
-        except OSError:  # the end, on Linux
-            pass
+@pytest.fixture
+def on_a_terminal(monkeypatch, tmp_path):
+    """A function that runs a command on a wide terminal, and returns what it prints there and on standard error."""
+
+    def run(command):
+        program, *args = shlex.split(command)
+        assert program == "jaxlaws"
+        ours, theirs = pty.openpty()
+        err, parts = io.StringIO(), []
+
+        def read():
+            with contextlib.suppress(OSError):  # the end, on Linux
+                while part := os.read(ours, 1 << 16):
+                    parts.append(part)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        with (
+            open(theirs, "w") as terminal,
+            contextlib.redirect_stderr(err),
+            contextlib.redirect_stdout(terminal),
+            contextlib.suppress(SystemExit),
+        ):
+            main(args)
+        reader.join()
         os.close(ours)
-        printed += process.stderr.read()
-    return printed.decode().replace("\r\n", "\n")
+        return b"".join(parts).decode().replace("\r\n", "\n") + err.getvalue()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "dumb")
+    return run
 
 
 def write_law(folder):
@@ -92,14 +109,14 @@ def test_the_law_of_ones_own_joins_the_others(tmp_path, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
 
 
-def test_the_shell_sessions_are_what_happens(tmp_path):
+def test_the_shell_sessions_are_what_happens(tmp_path, on_a_terminal):
     write_law(tmp_path)
     blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 3
     for block in blocks:
         for session in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, shown = session.partition("\n")
-            found = on_a_terminal(command, tmp_path)
+            found = on_a_terminal(command)
             assert [line.rstrip() for line in found.splitlines()] == shown.rstrip().splitlines(), command
 
 

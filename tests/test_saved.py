@@ -237,7 +237,8 @@ def test_a_folder_is_read_in_tables_of_a_bounded_size(tmp_path, monkeypatch):
 
 
 def test_what_is_read_from_a_folder_stays_in_its_files(tmp_path):
-    path = newest(tmp_path / "runs", [pa.table({"x": np.arange(1e6)})])
+    path = newest(tmp_path / "runs", [pa.table({"x": np.arange(10.0)})])
+    stream(path / "data-00000-of-00001.arrow", pa.table({"x": np.arange(1e6)}), rows_in_batch=1000)
     before = pa.total_allocated_bytes()
     table = jl.read_table(path)
     assert len(table) == 1e6

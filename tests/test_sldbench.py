@@ -111,7 +111,7 @@ def test_nothing_in_nothing_out(law):
 
 
 @pytest.mark.parametrize("law", PUBLISHED, indirect=True)
-def test_always_in_float64_without_touching_the_setting(law, golden):
+def test_always_in_float64_without_touching_the_setting(law, golden, quick):
     rows, outputs = golden[law.name]["rows"], golden[law.name]["outputs"]
     group, expected = next(iter(outputs.items()))
     for enabled in (False, True):
@@ -122,7 +122,7 @@ def test_always_in_float64_without_touching_the_setting(law, golden):
         assert all(type(value) is float for row in found for value in row.values())
 
 
-def test_many_rows_are_each_row(law):
+def test_many_rows_are_each_row(law, quick):
     rows = rows_of(columns(law, 50_000))
     predict = jl.sldbench.law(law.name)
     group = next(iter(law.groups))

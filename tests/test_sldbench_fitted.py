@@ -8,6 +8,8 @@ import pytest
 import jaxlaws as jl
 from jaxlaws.arguments import setting
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 # R2 on the training runs; and on runs of larger scale, of the law fitted to the others.
 FITTED = {
     "vocab": (0.997816, {"vocab_size>6e4": 0.998686, "vocab_size>4e4": 0.997241}),
@@ -55,7 +57,7 @@ def test_predicts_runs_of_larger_scale(name, runs):
 def test_covariances_are_those_of_the_fit(name, runs):
     law = jl.laws[name]
     table = {"moe_onset": "moe", "parallel_square_root": "parallel"}.get(name, name)
-    fit = jl.fit(law, runs(table), starts=starts_of(law) if name in FITTED else 64)
+    fit = jl.fit(law, runs(table), starts=starts_of(law) if name in FITTED else 8)
     order = [fit.names.index(v.name) for v in jl.variables(law.coefs)]
     for group in law.groups:
         covariance = fit.covariance[group][np.ix_(order, order)]
@@ -103,7 +105,7 @@ def test_powers_of_shares_are_better_on_mixtures_that_are_held_out(runs):
 def test_groups_are_those_of_a_fit(name, table, runs):
     law = jl.laws[name]
     fixed = {"E": law.groups["all_data"].E} if name == "data_constrained_overfit" else {}
-    fit = jl.fit(law, runs(table), fixed=fixed)
+    fit = jl.fit(law, runs(table), fixed=fixed, starts=8)
     with setting(np.dtype(np.float64)):
         shipped = jl.evaluate(law, None, jl.read_table(runs(table)))
     assert shipped.r2 > fit.scores.r2 - 1e-6
