@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import functools
 import gzip
 import io
 import json
@@ -47,79 +46,6 @@ def folder(tmp_path, monkeypatch):
 
 def command(*args, **options):
     return subprocess.run([sys.executable, "-m", "jaxlaws", *map(str, args)], capture_output=True, **options)
-
-
-# Starts commands, each in a copy of a process that has imported the package: a process of its own, but started at once.
-COPIES = """
-import json, os, resource, sys, warnings
-warnings.simplefilter("ignore")  # JAX warns of copies of processes, and there are no threads yet
-import pyarrow.csv, pyarrow.json, pyarrow.parquet
-from jaxlaws.cli import main, prediction, shared
-for line in sys.stdin:
-    wanted = json.loads(line)
-    if "wait" in wanted:
-        print(os.waitstatus_to_exitcode(os.waitpid(wanted["wait"], 0)[1]), flush=True)
-        continue
-    child = os.fork()
-    if not child:
-        os.chdir(wanted["folder"])
-        for number, path in enumerate(("/dev/null", wanted["out"], wanted["err"])):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
-        if wanted["largest"]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (wanted["largest"],) * 2)
-        sys.argv = ["jaxlaws", *wanted["args"]]
-        os._exit(main())
-    print(child, flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def start():
-    """A function that starts a command and returns its process id, and one that waits for its end."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits what is ignored
-    with subprocess.Popen([sys.executable, "-c", COPIES], stdin=-1, stdout=-1, text=True, bufsize=1) as process:
-        signal.signal(signal.SIGINT, before)
-
-        def ask(**wanted):
-            process.stdin.write(json.dumps(wanted) + "\n")
-            return int(process.stdout.readline())
-
-        def start(*args, out="/dev/null", err="/dev/null", largest=None):
-            return ask(args=list(map(str, args)), folder=os.getcwd(), out=str(out), err=str(err), largest=largest)
-
-        start.wait = lambda pid: ask(wait=pid)
-        yield start
-        process.stdin.close()
-
-
-def write_many(path, rows):
-    """A table of many rows, in a file, fast."""
-    table = columns(PARALLEL, 100_000)
-    part = pa.table({"group": ["pile"] * 100_000, **table}).slice(0, min(rows, 100_000))
-    if path.endswith(".csv"):
-        pyarrow.csv.write_csv(part, path)
-        header, _, body = Path(path).read_bytes().partition(b"\n")
-        with open(path, "wb") as file:
-            file.write(header + b"\n")
-            file.writelines([body] * (rows // len(part)))
-    else:
-        part = pa.concat_tables([part] * min(10, rows // len(part))).combine_chunks()
-        with pq.ParquetWriter(path, part.schema) as writer:
-            for _ in range(rows // len(part)):
-                writer.write_table(part)
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """A file of 12 million rows by its name: whole, 600 MiB and more, and never done before it is interrupted."""
-
-    @functools.cache
-    def made(name):
-        path = tmp_path_factory.mktemp("many") / name
-        write_many(str(path), 12_000_000)
-        return path
-
-    return made
 
 
 def write(path, table=RUNS):
@@ -279,7 +205,7 @@ def test_warns_once_of_extrapolation(run):
     assert not os.path.exists("out.csv")
 
 
-def test_evaluates_real_runs(run, law, runs, quick):
+def test_evaluates_real_runs(run, law, runs):
     status, out, err = run("evaluate", law.name, runs(law.name), "--json")
     assert (status, err) == (0, "")
     scores = json.loads(out)
@@ -310,7 +236,7 @@ def test_lists_and_shows(run, law):
         assert v.unit in out
 
 
-def test_examples_are_within_the_range_and_repeatable(run, law, quick):
+def test_examples_are_within_the_range_and_repeatable(run, law):
     assert run("example", law.name, "--rows", 1000, "-o", "a.parquet")[0] == 0
     assert run("example", law.name, "--rows", 1000, "-o", "b.parquet")[0] == 0
     assert run("example", law.name, "--rows", 1000, "-o", "c.parquet", "--seed", 1)[0] == 0
@@ -602,18 +528,20 @@ def test_a_full_disk(run):
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
-def test_a_file_that_cannot_grow(form, start, tmp_path_factory):
+def test_a_file_that_cannot_grow(form):
     write(
         "runs.parquet", {"num_params": np.random.default_rng(0).random(200_000) * 1e9, "parallel_size": [2] * 200_000}
     )
 
+    limited = (
+        "import resource, sys; from jaxlaws.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20));"
+        "sys.exit(main())"
+    )
     args = ["predict", "parallel", "runs.parquet", "--group", "pile", "-o", f"out.{form}"]
-    folder = tmp_path_factory.mktemp("said")
-    status = start.wait(start(*args, out=folder / "out", err=folder / "err", largest=1 << 20))
-    err = (folder / "err").read_bytes()
-    assert (status, (folder / "out").read_bytes(), err.count(b"\n")) == (2, b"", 1), err
-    assert b"out." in err
-    assert b"File too large" in err
+    done = subprocess.run([sys.executable, "-c", limited, *args], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1), done.stderr
+    assert b"out." in done.stderr
+    assert b"File too large" in done.stderr
     assert os.listdir() == ["runs.parquet"]
 
 
@@ -663,20 +591,19 @@ with files.open_writer("out.csv", "csv"):
 @pytest.mark.parametrize(
     ("source", "target"), [("runs.csv", "out.jsonl"), ("runs.parquet", "out.parquet"), ("runs.parquet", "out.jsonl")]
 )
-def test_an_interrupted_run_leaves_nothing(how, source, target, start, many, tmp_path_factory):
-    os.link(many(source), source)
-    said = tmp_path_factory.mktemp("said") / "err"
-    pid = start("predict", "parallel", source, "-o", target, err=said)
-    end = time.monotonic() + 60
-    while not any(name.endswith(".part") for name in os.listdir()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    os.kill(pid, how)
-    sent = time.monotonic()
-    status = start.wait(pid)
+def test_an_interrupted_run_leaves_nothing(how, source, target):
+    command("example", "parallel", "--rows", 3_000_000, "-o", source)
+    args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", source, "-o", target]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits what is ignored
+    with subprocess.Popen(args, stderr=subprocess.PIPE) as process:
+        signal.signal(signal.SIGINT, before)
+        while process.poll() is None and not any(name.endswith(".part") for name in os.listdir()):
+            time.sleep(0.01)
+        process.send_signal(how)
+        sent = time.monotonic()
+        assert process.stderr.read() == b""
     assert time.monotonic() - sent < 5
-    assert said.read_bytes() == b""
-    assert status in (130, 143)
+    assert process.returncode in (130, 143)
     assert os.listdir() == [source]
 
 
@@ -894,7 +821,13 @@ def test_programs_are_kept_from_run_to_run(folder):
     assert again.keys() == kept.keys()
     assert all(data != b"damaged" for _, data in again.values())
     run(XDG_CACHE_HOME=str(folder / "b"), JAX_COMPILATION_CACHE_DIR=str(folder / "c"))
-    assert sorted(os.listdir()) == ["c", "home"]
+    run(XDG_CACHE_HOME=str(folder / "d"), JAX_ENABLE_COMPILATION_CACHE="false")
+    run(XDG_CACHE_HOME=str(folder / "e"), JAXLAWS_CACHE="")
+    Path("file").touch()
+    run(JAXLAWS_CACHE=str(folder / "file"))  # where nothing can be kept
+    run(JAXLAWS_CACHE=str(folder / "f"))
+    assert os.listdir("f")
+    assert sorted(os.listdir()) == ["c", "f", "file", "home"]
     assert entries() == again
 
 
@@ -921,14 +854,11 @@ def test_closed_or_full_standard_output():
         assert b"tandard output" in done.stderr
 
 
-def test_an_error_never_aborts_the_process(start, tmp_path_factory):
+def test_an_error_never_aborts_the_process():
     Path("runs.csv").write_text("num_params,parallel_size\n1e9,1\n1e9\n")
-    said = tmp_path_factory.mktemp("said")
-    runs = [start("predict", "parallel", "runs.csv", err=said / f"{i}") for i in range(7)]
-    done = command("predict", "parallel", "runs.csv")
-    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
-    for i, pid in enumerate(runs):
-        assert (start.wait(pid), (said / f"{i}").read_bytes()) == (2, done.stderr)
+    for _ in range(8):
+        done = command("predict", "parallel", "runs.csv")
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
 
 
 def peak_memory(*args):
@@ -942,21 +872,21 @@ def peak_memory(*args):
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_memory_does_not_grow_with_the_file(form, many):
-    os.link(many(f"runs.{form}"), f"in.{form}")
+def test_memory_does_not_grow_with_the_file(form):
+    command("example", "parallel", "--rows", 12_000_000, "-o", f"in.{form}")  # whole, 600 MiB and more
     assert peak_memory("predict", "parallel", f"in.{form}", "-o", f"out.{form}") < 1000
 
 
 def test_memory_of_wide_rows():
     rows = 300_000  # whole, 1.2 GB several times over
-    words = pa.array([chr(97 + i) * 4000 for i in range(20)])
-    text = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) % 20, pa.int8()), words)
-    table = pa.table({"n": np.full(rows, 1e9), "p": np.ones(rows), "text": text})
-    pq.write_table(table, "in.parquet", store_schema=False)  # which is read as plain text
-    assert pq.ParquetFile("in.parquet").schema_arrow.field("text").type == pa.string()
+    script = f"""
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+text = pa.array([chr(97 + i) * 4000 for i in range(20)]).take(pa.array(np.arange({rows}) % 20))
+pq.write_table(pa.table({{"n": np.full({rows}, 1e9), "p": np.ones({rows}), "text": text}}), "in.parquet")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
     assert peak_memory("predict", "parallel", "in.parquet", "--group", "pile", "-o", "out.parquet") < 1400
-    table = {"group": ["70M"] * 400_000, **columns(jl.laws["domain_mixture"], 400_000)}
-    pq.write_table(pa.table(table), "in.parquet")
+    command("example", "domain_mixture", "--rows", 400_000, "-o", "in.parquet")
     assert peak_memory("predict", "domain_mixture", "in.parquet", "--gradients", "-o", "out.jsonl") < 1400
 
 
@@ -1005,7 +935,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(run):
 def test_progress_on_a_terminal():
     import pty
 
-    write_many("runs.csv", 4_000_000)
+    command("example", "parallel", "--rows", 4_000_000, "-o", "runs.csv")
     ours, theirs = pty.openpty()
     args = [sys.executable, "-m", "jaxlaws", "predict", "parallel", "runs.csv", "-o", "out.parquet"]
     shown = b""
@@ -1043,9 +973,9 @@ def test_any_arguments_end_well(name, words):
     assert set(os.listdir()) <= {"runs.csv", "out.csv"}
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
-def test_a_file_goes_through_any_formats_unchanged(quick, data, tmp_path_factory):
+def test_a_file_goes_through_any_formats_unchanged(data, tmp_path_factory):
     """Parquet to CSV or JSON lines and back: predictions and the other columns stay what they were."""
     folder = tmp_path_factory.mktemp("files")
     name = data.draw(st.sampled_from(KINDS))
