@@ -25,7 +25,7 @@ from jaxlaws.fitting import estimation, starts
 
 HERE = Path(__file__).parent
 TESTS = itertools.count(1)
-BUDGET = 2000  # programs that all tests together may compile, on a CPU; the same one by several processes is one
+BUDGET = 1250  # programs that all tests together may compile, on a CPU; the same one by several processes is one
 SHARED = HERE.parent.parent / "shared"
 
 

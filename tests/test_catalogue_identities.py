@@ -23,10 +23,10 @@ def coefs_of(name, group=None, **changed):
     return dataclasses.replace(law.groups[group] if group else law.golden[0][0], **changed)
 
 
-def value(law, coefs, x=None, **named):
+def value(law, coefs, inputs=None, /, **named):
     """What a law gives, 8 rows at a time as in other tests, so that one program does for each law."""
     names = [v.name for v in jl.variables(law.inputs)]
-    columns = np.broadcast_arrays(*(np.asarray((named or vars(x))[name], np.float64) for name in names))
+    columns = np.broadcast_arrays(*(np.asarray((named or vars(inputs))[name], np.float64) for name in names))
     shape, columns = columns[0].shape, [column.ravel() for column in columns]
     parts = [[column[start : start + 8] for column in columns] for start in range(0, len(columns[0]), 8)]
     found = np.concatenate([law(coefs, law.inputs(**dict(zip(names, part, strict=True)))) for part in parts])

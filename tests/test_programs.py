@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from sampling import inputs
 
 import jaxlaws as jl
@@ -495,6 +496,7 @@ def test_nothing_is_kept_where_jax_is_told_what_to_keep(kept, name, value):
         assert_same(own(scale=1.0)(0, sft_data_size=X), expected)
     finally:
         jax.config.update(f"jax_{name}", before)
+        reset_cache()  # or JAX goes on to keep programs there
     assert len(files(kept)) == count
     assert programs._folder() == kept
 
