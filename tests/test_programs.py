@@ -459,9 +459,6 @@ def test_without_a_source_programs_are_found_by_what_they_are_lowered_to(kept, m
     assert len(files(kept)) == 1
 
 
-HOME = str(Path.home())
-
-
 @pytest.mark.parametrize(
     ("variables", "folder"),
     [
