@@ -23,12 +23,15 @@ import jax.monitoring
 import numpy as np
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
-__all__ = ["LONG_VECTORS", "QUICK", "Program", "forget", "one_cpu", "padded", "roomy"]
+__all__ = ["LONG_VECTORS", "ONE_LOOP", "QUICK", "Program", "forget", "one_cpu", "padded", "roomy"]
 
 # Options of the compiler for a CPU: vectors as long as it has them, for much data; or, for hundreds of small loops with
-# little data, the older way to make machine code of them, which takes two thirds of the time.
+# little data, fewer passes and the older way to make machine code of them, which takes half of the time.
 LONG_VECTORS = {"xla_cpu_prefer_vector_width": 512}
-QUICK = {"xla_cpu_use_fusion_emitters": False}
+QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+# Sums are computed along with their terms. Otherwise those of more than 32 terms are cut into shorter ones, which is more
+# exact for thousands of terms, and takes longer to compile.
+ONE_LOOP = {"xla_disable_hlo_passes": "tree_reduction_rewriter"}
 
 CACHE = "JAXLAWS_CACHE"  # the environment variable that names another folder for programs; empty for none
 LOADED = "/jaxlaws/programs/load_duration"  # the event of JAX's monitoring where a program comes from the folder

@@ -15,12 +15,13 @@ from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found, is_robust, refine, search
 from jaxlaws.numerics import keep_powers
-from jaxlaws.programs import QUICK, Program, roomy
+from jaxlaws.programs import ONE_LOOP, QUICK, Program, roomy
 
 __all__ = ["by_rows", "rounding", "solve_all", "spread"]
 
 CHUNK = 1 << 13  # rows times problems that are solved together: few wait for the one that takes longest
 EXACT = 1e-13  # relative errors that rounding leaves
+FEW_ROWS = 1 << 10  # of which rounding leaves no more in one sum than in the terms
 DISTINCT = 8  # minima of the first search, at most, from which the second one goes on
 
 
@@ -265,4 +266,11 @@ def _phase(
         return refine(form, bounds, data, measured, weight, start, most, delta)
 
 
-_compiled = Program(_phase, static=2, cpu_options=QUICK)
+_few_rows, _many_rows = (Program(_phase, static=2, cpu_options=options) for options in (QUICK | ONE_LOOP, QUICK))
+
+
+def _compiled(*args: Any) -> Found:
+    """The same, compiled."""
+    measured = args[4]
+    found: Found = (_few_rows if len(measured) <= FEW_ROWS else _many_rows)(*args)
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
-from jaxlaws.programs import Program
+from jaxlaws.programs import QUICK, Program
 
 __all__ = ["Spread", "statistics"]
 
@@ -88,7 +88,7 @@ def _errors_and_slopes(objective: str, predicted: Any, measured: Any) -> tuple[A
     return functions.error(predicted, measured), functions.slope(predicted, measured)
 
 
-_errors = Program(_errors_and_slopes, static=1)
+_errors = Program(_errors_and_slopes, static=1, cpu_options=QUICK)
 
 
 def _separate(form: Form, jacobian: np.ndarray, error: np.ndarray, weight: np.ndarray, bound: np.ndarray) -> Spread:

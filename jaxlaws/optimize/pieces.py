@@ -17,8 +17,8 @@ from jaxlaws.programs import LONG_VECTORS, QUICK, Program
 
 __all__ = ["Search", "in_pieces"]
 
-LEAST = 8  # problems: as many float64 numbers as go through an instruction
-FEW = 32  # problems, up to which a program should rather be compiled fast than run fast
+SIZES = 8, 64  # problems that a piece is filled up to, where that is less than the most
+FEW = 64  # problems, up to which a program should rather be compiled fast than run fast
 
 
 class Search:
@@ -43,7 +43,7 @@ def in_pieces(solve: Callable[..., Any], problems: Problems, most: int, chosen: 
     """What `solve` makes of problems, piece by piece, as NumPy arrays with the axes of the batch first.
 
     XLA runs the search of one call in one thread, so that every core gets calls of its own. The last piece is filled up
-    with its last problem to a power of two, so that batches of any length share a few programs.
+    with its last problem to one of three sizes, so that batches of any length share a few programs.
 
     Args:
         solve: A compiled function of what `problems.at` gives, in which no problem depends on another.
@@ -55,7 +55,7 @@ def in_pieces(solve: Callable[..., Any], problems: Problems, most: int, chosen: 
 
     def solved(start: int) -> list[np.ndarray]:
         piece = which[start : start + most]
-        size = min(most, max(LEAST, 1 << (len(piece) - 1).bit_length()))
+        size = next((size for size in SIZES if len(piece) <= size < most), most)
         filled = np.append(piece, np.full(size - len(piece), piece[-1]))
         with setting(problems.dtype):  # which is one of each thread
             found = solve(*problems.at(filled))
