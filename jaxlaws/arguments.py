@@ -188,7 +188,7 @@ def _in_dtype(law: Law, group: str, dtype: Any) -> Any:
     with jax.ensure_compile_time_eval():
         # Converted by NumPy, which compiles nothing.
         values = {v.name: np.asarray(getattr(coefs, v.name), dtype) for v in variables(law.coefs)}
-        return law.coefs(**{name: jnp.asarray(value) for name, value in values.items()})
+        return law.coefs(**jax.device_put(values))  # for which `jnp.asarray` would compile a program
 
 
 @functools.cache

@@ -416,6 +416,14 @@ MIN_BLOCK = 64  # along the first axis of a grid: powers of the other axes are c
 OWN_PROGRAM, FILLING = 1 << 24, 1 << 14
 
 
+SIZES = (8, 32, 128, 512, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14)  # rows, whose calls mostly wait for Python
+
+
+def _size(rows: int) -> int:
+    """The number of rows that a batch is padded to."""
+    return next((size for size in SIZES if rows <= size), roomy(rows))
+
+
 class _Layout(NamedTuple):
     """How batches of the same shapes are computed.
 
@@ -481,7 +489,7 @@ def _layout(verb: Callable[..., Any], law: Law, tree: Any, shapes: Any, dtype: A
         len(each) - core == len(shape) and each[0] == shape[0]
         for each, core in zip(shapes, jax.tree.leaves(core_ndims_of(arrays)), strict=True)
     )
-    size = roomy(shape[0]) if len(shape) == 1 else shape[0]
+    size = _size(shape[0]) if len(shape) == 1 else shape[0]
     return _Layout(cut, size, _block(verb, law, arrays, shape), itertools.count(1))
 
 

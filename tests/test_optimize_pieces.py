@@ -81,10 +81,10 @@ def test_several_axes_are_cut_as_one(calls):
     np.testing.assert_allclose(found["all"], (matrix + column[:, None]) ** 2)
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 8), (SIZE, 8), (9, 16), (17, 32), (32, 32)])
-def test_batches_smaller_than_a_piece_have_a_power_of_two(calls, count, size):
+@pytest.mark.parametrize(("count", "size"), [(1, 8), (SIZE, 8), (9, 64), (64, 64), (65, 128)])
+def test_batches_smaller_than_a_piece_have_one_of_three_sizes(calls, count, size):
     x = np.arange(float(count))
-    found = pieces.in_pieces(calls, problems((count,), matrix=x[:, None], column=x, own=np.zeros(1)), 64)
+    found = pieces.in_pieces(calls, problems((count,), matrix=x[:, None], column=x, own=np.zeros(1)), 128)
     assert calls.sizes() == [size]
     np.testing.assert_allclose(found["column"], x**2)
 

@@ -66,6 +66,17 @@ def test_a_size_has_room_for_the_batch_and_not_much_more(count):
 
 def test_sizes_are_few():
     assert sorted({programs.roomy(count) for count in range(1, 129)}) == [8, 12, 16, 24, 32, 48, 64, 96, 128]
+    assert sorted({evaluation._size(count) for count in range(1, 129)}) == [8, 32, 128]
+
+
+@given(st.integers(1, 1 << 40))
+def test_rows_are_padded_by_less_where_they_are_many(count):
+    size = evaluation._size(count)
+    assert count <= size < max(4 * count, 9)
+    assert size < 2 * count or count <= 512
+    assert size < 1.5 * count or count <= 1 << 14
+    assert evaluation._size(size) == size
+    assert evaluation._size(count + 1) >= size
 
 
 @given(
@@ -144,15 +155,15 @@ def test_slopes_of_a_row_of_mixed_groups_are_the_same_in_any_batch(law, dtype, r
 def test_lengths_share_programs(compilations):
     law = own()
     lengths = [*range(1, 12, 2), *range(13, 197, 8), 200]
-    sizes = {programs.roomy(length) for length in lengths}
-    assert (len(lengths), len(sizes)) == (30, 11)
+    sizes = {evaluation._size(length) for length in lengths}
+    assert (len(lengths), len(sizes)) == (30, 4)
     x = np.linspace(1, 2, 200, dtype=np.float32)
     law(0, sft_data_size=x[:9])  # what converting coefficients and tracing take
     with compilations() as count:
         for length in lengths:
             found = law(0, sft_data_size=x[:length])
             assert found.shape == (length,)
-    assert len(count) == len(sizes - {12})
+    assert len(count) == len(sizes - {32})
     with compilations() as count:
         for length in range(1, 201):
             law(1, sft_data_size=x[:length])
