@@ -29,8 +29,8 @@ __all__ = ["LONG_VECTORS", "ONE_LOOP", "QUICK", "Program", "forget", "one_cpu", 
 # little data, fewer passes and the older way to make machine code of them, which takes half of the time.
 LONG_VECTORS = {"xla_cpu_prefer_vector_width": 512}
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
-# Sums are computed along with their terms. Otherwise those of more than 32 terms are cut into shorter ones, which is more
-# exact for thousands of terms, and takes longer to compile.
+# Sums are computed along with their terms. Otherwise those of more than 32 terms are cut into shorter ones: more
+# exact for thousands of terms, and slower to compile.
 ONE_LOOP = {"xla_disable_hlo_passes": "tree_reduction_rewriter"}
 
 CACHE = "JAXLAWS_CACHE"  # the environment variable that names another folder for programs; empty for none

@@ -934,7 +934,7 @@ def errors_have_a_covariance(law: Law) -> None:
 
 
 # What is compiled for the tests alone: in little time, however long it then runs.
-SOON = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1, **QUICK}
+SOON = {**QUICK, "xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 ALONE, COMPOSED, DIRECTIONAL, DERIVATIVES = (
     Program(fn, static=1, cpu_options=SOON) for fn in (_alone, _composed, _directional, _derivatives)
 )

@@ -21,7 +21,9 @@ from sampling import KINDS
 import jaxlaws as jl
 from jaxlaws import evaluation, programs
 from jaxlaws.cli import main
-from jaxlaws.fitting import estimation, starts
+from jaxlaws.fitting import estimation, form, starts
+from jaxlaws.numerics import plain
+from jaxlaws.optimize import allocation, mixture
 
 HERE = Path(__file__).parent
 TESTS = itertools.count(1)
@@ -186,7 +188,8 @@ def data():
 
 
 # The programs of XLA, before machine code is made of them, are the same with these, and so are results up to rounding.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1, **programs.QUICK}
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+QUICK = programs.QUICK | UNOPTIMISED
 QUICKLY = programs.Program(evaluation._batch, static=2, cpu_options=QUICK)
 
 
@@ -197,13 +200,26 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def hasty(monkeypatch):
-    """The same for fits, where the first run of a program takes less time than it takes to compile it well."""
-    for module, name, program in HASTY:
-        monkeypatch.setattr(module, name, program)
+def optimised():
+    """Searches and fits run as users run them."""
+
+
+@pytest.fixture(autouse=True)
+def hasty(request, monkeypatch):
+    """Searches and fits are compiled quickly, too, and fits with powers of XLA; they run slower for that.
+
+    Not where a test asks for `optimised`; nor with `--every`, and in the examples of the package and the README.
+    """
+    if "optimised" not in request.fixturenames and request.config.getoption("every") == 1:
+        for module, name, program in HASTY:
+            monkeypatch.setattr(module, name, program)
 
 
 HASTY = (
-    (starts, "_compiled", programs.Program(starts._phase, static=2, cpu_options=QUICK)),
+    (starts, "keep_powers", plain),
+    (starts, "_compiled", programs.Program(starts._phase, static=2, cpu_options=QUICK | programs.ONE_LOOP)),
     (estimation, "_linearised", programs.Program(estimation._derivatives, static=1, cpu_options=QUICK)),
+    (form, "_mixed", programs.Program(form._mixing, static=2, cpu_options=QUICK)),
+    (mixture, "_apart", programs.Program(mixture._stepped, static=4, cpu_options=QUICK)),
+    (allocation, "_apart", programs.Program(allocation._searched, static=2, cpu_options=QUICK)),
 )

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import QUICK
 from jax.tree_util import Partial
 from scipy.optimize import minimize
 
 import jaxlaws as jl
-from jaxlaws.programs import QUICK
 
 LAW = jl.laws["chinchilla"]
 GROUP = "besiroglu2024"

@@ -21,7 +21,6 @@ from jaxlaws.cli import fitting
 
 SFT = jl.laws["sft"]
 SIZES = np.geomspace(200, 4e5, 9)
-pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @pytest.fixture(autouse=True)

@@ -104,7 +104,7 @@ def line(c, x):
 LINE = dataclasses.replace(SFT, title="a line", fn=line, coefs=Line, groups={"g": Line(a=1.0, b=1.0)})
 
 
-def test_compares(run, monkeypatch, hasty):
+def test_compares(run, monkeypatch):
     monkeypatch.setattr("jaxlaws.cli.shared.laws", {"line": LINE, "sft": SFT})
     words = ["compare", "line", "sft", "runs.csv", "--holdout", "sft_data_size>1e5"]
     status, out, err = run(*words, "--json")

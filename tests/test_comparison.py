@@ -16,7 +16,6 @@ import jaxlaws as jl
 from jaxlaws.tables import DataError
 
 SFT = jl.laws["sft"]
-pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @jl.record

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import QUICK
 from scipy.optimize import brentq, minimize_scalar
 from test_allocate import by_eights
 
 import jaxlaws as jl
-from jaxlaws.programs import QUICK
 
 SERVED = np.array([0.0, 1e11, 1e13])
 # What else a law is given.

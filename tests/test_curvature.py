@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import QUICK
 
 import jaxlaws as jl
 from jaxlaws.numerics import at_least, log, positive_or, power, saturation, worn
 from jaxlaws.optimize.curvature import curve
-from jaxlaws.programs import QUICK
 
 LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([3.0, 2.0], np.float32)
 

@@ -10,7 +10,6 @@ from scipy.optimize import lsq_linear, minimize
 import jaxlaws as jl
 
 LAW = jl.laws["easy_question"]
-pytestmark = pytest.mark.usefixtures("hasty")
 UNSEEN = 1.5  # where the score turns, if that and the runs before it were not seen
 
 

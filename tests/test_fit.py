@@ -13,6 +13,7 @@ from jaxlaws.fitting import bootstrap as bootstrapping
 from jaxlaws.fitting.form import bent_fields, linear_fields
 from jaxlaws.fitting.starts import spread
 from jaxlaws.law import variables
+from jaxlaws.numerics import plain
 
 SFT = jl.laws["sft"]
 
@@ -82,7 +83,7 @@ def test_bootstrap_of_chinchilla_has_the_published_standard_errors(chinchilla_fi
     assert 0.8 < ratio[2] < 1.25  # B has a long tail: its standard deviation is not told to 10 % by 1000 draws
 
 
-def test_data_constrained_with_exponents_held_fixed_is_that_of_its_source(data, hasty):
+def test_data_constrained_with_exponents_held_fixed_is_that_of_its_source(data):
     law = jl.laws["data_constrained"]
     known = law.groups["all_data"]
     exponents = {name: getattr(known, name) for name in ("alpha", "beta", "gamma", "delta")}
@@ -97,7 +98,7 @@ def test_data_constrained_with_exponents_held_fixed_is_that_of_its_source(data, 
 
 
 @pytest.mark.parametrize("name", ["parallel", "moe", "domain_mixture", "sft"])
-def test_no_worse_than_the_published_coefficients(name, data, hasty):
+def test_no_worse_than_the_published_coefficients(name, data):
     law = jl.laws[name]
     path = data / f"sldbench_{name}_train.csv"
     fit = jl.fit(law, path)
@@ -108,7 +109,7 @@ def test_no_worse_than_the_published_coefficients(name, data, hasty):
     assert all(fit.converged.values())
 
 
-def test_sft_is_never_worse_than_curve_fit(data, hasty):
+def test_sft_is_never_worse_than_curve_fit(data):
     path = data / "sldbench_sft_train.csv"
     fit = jl.fit(SFT, path)
     table = jl.read_table(path)
@@ -137,7 +138,7 @@ def test_sft_is_never_worse_than_curve_fit(data, hasty):
 
 
 @pytest.mark.parametrize("name", jl.laws)
-def test_runs_of_a_law_without_noise_give_it_back(name, quick, hasty):
+def test_runs_of_a_law_without_noise_give_it_back(name, quick):
     law = jl.laws[name]
     group, coefs = next(iter(testing.groups_of(law).items()))
     columns = sampling.columns(law, 60, seed=1)
@@ -170,7 +171,7 @@ def test_linear_coefficients_are_those_without_second_derivatives(name):
     def second(x, a, b):
         return jax.jvp(lambda x: jax.jvp(total, (x,), (a,))[1], (x,), (b,))[1]
 
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), plain():
         x, each = np.concatenate([np.ravel(value) for value in values.values()]), np.eye(len(owner))
         both = jax.vmap(jax.vmap(second, (None, None, 0)), (None, 0, None))
         found = np.asarray(jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})(x, each, each))
@@ -215,7 +216,7 @@ def test_weight_2_is_two_runs_and_weight_0_none():
     np.testing.assert_array_equal(flat(fit.coefs["all_data"]), flat(named.coefs["all_data"]))
 
 
-def test_shared_coefficients_are_those_of_one_joint_problem(hasty):
+def test_shared_coefficients_are_those_of_one_joint_problem():
     law = jl.laws["parallel"]
     tables = []
     for seed, group in enumerate(("pile", "stack")):
@@ -255,7 +256,7 @@ def test_shared_coefficients_are_those_of_one_joint_problem(hasty):
     assert separate.value["g0"] == pytest.approx(alone.value["all_data"], rel=1e-9)
 
 
-def test_bounds_are_kept_and_flagged(hasty):
+def test_bounds_are_kept_and_flagged():
     runs = sft_runs(noise=0)
     fit = jl.fit(SFT, runs, bounds={"L_inf": (1.2, None), "alpha": (None, 0.25)})
     c = fit.coefs["all_data"]
@@ -279,7 +280,7 @@ def test_covariance_is_that_of_curve_fit():
     assert fit.freedom["all_data"] == 37
 
 
-def test_intervals_cover(hasty):
+def test_intervals_cover():
     sets = 400
     size = np.geomspace(200, 4e5, 25)
     error = 1 + 0.005 * np.random.default_rng(0).normal(size=(sets, 25))
@@ -302,7 +303,7 @@ def test_intervals_cover(hasty):
 # Groups that cannot be fitted, and input that is refused.
 
 
-def test_bad_groups_are_flagged_and_the_others_fitted(hasty):
+def test_bad_groups_are_flagged_and_the_others_fitted():
     good = sft_runs()
     one = {name: values[:1] for name, values in good.items()}
     two = {name: values[:2] for name, values in good.items()}
@@ -392,7 +393,7 @@ def test_starts_fill_their_box_evenly():
     assert not np.array_equal(points, spread([(0, 1), (1, 1e6)], 200, 1))
 
 
-def test_other_sizes_than_the_published_ones(hasty):
+def test_other_sizes_than_the_published_ones():
     law = jl.laws["data_mixing"]
     random = np.random.default_rng(0)
     p = random.dirichlet(np.ones(3), 40)
@@ -409,7 +410,7 @@ def test_other_sizes_than_the_published_ones(hasty):
 # Bootstrap and intervals.
 
 
-def test_a_draw_is_the_fit_to_the_runs_drawn(hasty):
+def test_a_draw_is_the_fit_to_the_runs_drawn():
     fit = jl.fit(SFT, joined(sft_runs(14), sft_runs(20, seed=1)))
     draws = jl.bootstrap(fit, 5, seed=3)
     random = np.random.default_rng(3)
@@ -421,7 +422,7 @@ def test_a_draw_is_the_fit_to_the_runs_drawn(hasty):
             np.testing.assert_allclose(drawn, flat(coefs), rtol=1e-6)
 
 
-def test_clusters_are_drawn_whole(hasty):
+def test_clusters_are_drawn_whole():
     runs = joined(sft_runs(14), sft_runs(14, seed=1))
     runs.pop("group")
     fit = jl.fit(SFT, runs)
@@ -458,7 +459,7 @@ def test_intervals_of_predictions():
         jl.predict_interval(fit, "all_data", sft_data_size=1e6, level=90)
 
 
-def test_draws_go_through_searches(hasty):
+def test_draws_go_through_searches():
     law = jl.laws["chinchilla"]
     random = np.random.default_rng(0)
     n, d = 10.0 ** random.uniform([[8], [9]], [[10], [11]], (2, 60))
@@ -494,7 +495,7 @@ def law_of(fn, **coefs):
     return jl.Law(title="t", fn=fn, inputs=X, coefs=cls, outputs=Y, groups={}, formula="", source=SFT.source)
 
 
-def test_what_a_loop_hands_on_is_not_linear(hasty):
+def test_what_a_loop_hands_on_is_not_linear():
     def fn(c, x):  # a**2 * x after three turns
         return jax.lax.scan(lambda s, _: ((s[1], s[2], c.a * c.a * x.x), None), (x.x, x.x, x.x), None, length=3)[0][0]
 
@@ -506,7 +507,7 @@ def test_what_a_loop_hands_on_is_not_linear(hasty):
     np.testing.assert_allclose(flat(fit.coefs["all_data"]), [2, 1], rtol=1e-8)
 
 
-def test_predictions_that_runs_do_not_tell_have_no_ends(hasty):
+def test_predictions_that_runs_do_not_tell_have_no_ends():
     law, params = jl.laws["chinchilla"], np.geomspace(1e8, 1e10, 30)
     loss = np.asarray(law("besiroglu2024", params=params, tokens=1e11))
     loss = loss * (1 + 0.003 * np.random.default_rng(0).normal(size=30))
@@ -522,7 +523,7 @@ def test_all_starts_reach_an_exact_fit():
         assert jl.fit(SFT, sft_runs(noise=0), objective=objective).share["all_data"] > 0.95
 
 
-def test_groups_without_runs_take_nothing_from_others(hasty):
+def test_groups_without_runs_take_nothing_from_others():
     law = jl.laws["data_constrained"]
     columns = sampling.columns(law, 40, seed=0)
     loss = np.asarray(law("all_data", sampling.inputs(law, 40, seed=0)))
@@ -542,7 +543,7 @@ def test_losses_below_zero_are_flagged():
     assert "sft_loss is not positive in 1 of 14 runs" in jl.fit(SFT, runs).flags["all_data"]
 
 
-def test_draws_in_pieces_are_those_of_one(monkeypatch, hasty):
+def test_draws_in_pieces_are_those_of_one(monkeypatch):
     fit = jl.fit(SFT, joined(sft_runs(14), sft_runs(20, seed=1)))
     whole = jl.bootstrap(fit, 24)
     sizes = []
@@ -580,7 +581,7 @@ def slopes_of(c, size):
     return np.stack([np.ones_like(size), power, -c.A * np.log(size) * power], -1)
 
 
-def test_errors_of_shared_coefficients_and_weighted_runs_are_those_of_the_joint_problem(hasty):
+def test_errors_of_shared_coefficients_and_weighted_runs_are_those_of_the_joint_problem():
     weights = np.random.default_rng(2).uniform(0.2, 3, 34)
     runs = joined(sft_runs(14), sft_runs(20, seed=1, A=3.0))
     for objective in ("squared", "relative"):
@@ -602,7 +603,7 @@ def test_errors_of_shared_coefficients_and_weighted_runs_are_those_of_the_joint_
             np.testing.assert_allclose(errors, np.sqrt(np.diag(covariance))[place], rtol=1e-6)
 
 
-def test_intervals_of_a_run_add_its_own_deviation(hasty):
+def test_intervals_of_a_run_add_its_own_deviation():
     runs, new = sft_runs(40, 0.01), np.array([1e3, 1e6, 1e8])
     for objective in ("squared", "relative"):
         fit = jl.fit(SFT, runs, objective=objective)
@@ -621,7 +622,7 @@ def test_intervals_of_a_run_add_its_own_deviation(hasty):
         np.testing.assert_allclose(high - low, 2 * half * 1.645 / stats.t.ppf(0.975, 37), rtol=0.2)
 
 
-def test_errors_of_robust_fits_are_those_of_fits_to_new_runs(hasty):
+def test_errors_of_robust_fits_are_those_of_fits_to_new_runs():
     sets, size = 300, np.geomspace(200, 4e5, 60)
     noise = 0.003 * np.random.default_rng(0).standard_t(3, (sets, 60))
     groups = np.repeat([str(i) for i in range(sets)], 60)
@@ -643,7 +644,7 @@ def test_outputs_that_have_converged_stay_so_while_others_go_on():
     assert all(fit.converged.values())
 
 
-def test_outputs_have_intervals_of_their_own(hasty):
+def test_outputs_have_intervals_of_their_own():
     law = jl.laws["domain_mixture"]
     group = next(iter(law.groups))
     columns, inputs = sampling.columns(law, 60, seed=0), sampling.inputs(law, 60, seed=0)
@@ -669,7 +670,7 @@ class Coefs:
     a: jl.law.Vector = jl.var("coefficients", shape="k")
 
 
-def test_outputs_that_share_saturated_coefficients_are_not_separate(hasty):
+def test_outputs_that_share_saturated_coefficients_are_not_separate():
     def fn(c, x):  # 0 at random coefficients, with its derivatives
         return jnp.exp(-jnp.square(c.a) * x.x) + 0.5 * jnp.exp(-jnp.square(jnp.roll(c.a, 1)) * x.x)
 

@@ -13,7 +13,6 @@ import jaxlaws as jl
 
 CHINCHILLA = jl.laws["chinchilla"]
 SEEDS, COUNTS = range(40), (8, 13, 40)
-pytestmark = pytest.mark.usefixtures("hasty")
 
 
 def made(law, group, count, noise, seed=0):

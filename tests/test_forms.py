@@ -49,7 +49,7 @@ def test_several_outputs_in_tables():
     assert jl.sldbench.law(STEP)([{"params": 1e9, "tokens": 1e11}], "dense")[0]["batch_size"] > 1e6
 
 
-def test_several_outputs_are_fitted_together(hasty):
+def test_several_outputs_are_fitted_together():
     random = np.random.default_rng(0)
     x = {"params": random.uniform(1e8, 1e9, 40), "tokens": random.uniform(1e9, 1e11, 40)}
     runs = x | dict(zip(STEP.output_columns, np.asarray(STEP("dense", x)).T, strict=True))
@@ -99,7 +99,7 @@ def test_a_law_without_groups_asks_for_coefficients(run):
     assert json.loads(run("show", "rectified_sft", "--json")[1])["groups"] == {}
 
 
-def test_a_law_without_groups_is_fitted(run, tmp_path, hasty):
+def test_a_law_without_groups_is_fitted(run, tmp_path):
     size = np.geomspace(200, 4e5, 20)
     coefs = RECTIFIED.golden[0][0]
     np.savetxt(
@@ -113,7 +113,7 @@ def test_a_law_without_groups_is_fitted(run, tmp_path, hasty):
     np.testing.assert_allclose(json.loads(out)["sft_loss"], RECTIFIED(coefs, sft_data_size=np.float64(1e6)), rtol=1e-6)
 
 
-def test_vectors_of_a_law_without_groups_are_as_long_as_the_columns(hasty):
+def test_vectors_of_a_law_without_groups_are_as_long_as_the_columns():
     law = jl.laws["bimix"]
     assert law.sizes == {"domain": 2}
     random = np.random.default_rng(0)

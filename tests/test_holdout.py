@@ -150,7 +150,7 @@ def test_levels_and_shares(values, percent):
 # What the scores are.
 
 
-def test_runs_of_weight_0_do_not_count(hasty):
+def test_runs_of_weight_0_do_not_count():
     # One group has no run at all, which predicts 0, of which huber_log has no logarithm.
     used = (RUNS["group"] == "a") & (RUNS["sft_data_size"] < 1e5)
     fit = jl.fit(SFT, RUNS, weights=used.astype(float), objective="huber_log")
@@ -271,7 +271,7 @@ def test_scales_that_leave_nothing_to_predict():
             jl.leave_one_scale_out(SFT, RUNS, "sft_data_size", **option)
 
 
-def test_real_runs_are_predicted_upwards(runs, hasty):
+def test_real_runs_are_predicted_upwards(runs):
     """The sizes of the parallel runs grow by 0.9 % with the streams, and are six scales nevertheless."""
     found = jl.leave_one_scale_out(PARALLEL, runs("parallel"), "num_params")
     assert [level.value for level in found.levels] == [1571472384, 2774773760, 4353203200]

@@ -5,10 +5,10 @@ import functools
 import jax
 import numpy as np
 import pytest
+from conftest import QUICK
 from test_optimize_mixture import LAW, K, problems, search
 
 import jaxlaws as jl
-from jaxlaws.programs import QUICK
 
 COUNT = 40
 PARTS = ("proportions", "loss", "penalty", "lower_multipliers", "upper_multipliers", "sum_multipliers")

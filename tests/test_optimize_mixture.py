@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from conftest import QUICK
 from scipy.optimize import linprog, minimize
 
 import jaxlaws as jl
-from jaxlaws.programs import QUICK
 
 LAW = jl.laws["domain_mixture"]
 K = 5

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.skipif(
 
 SIZE = 8
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 @record
 class Numbers:

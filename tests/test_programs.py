@@ -29,7 +29,10 @@ SFT = jl.laws["sft"]
 MIXTURE = jl.laws["domain_mixture"]
 DTYPES = [np.float32, np.float64]
 
-pytestmark = pytest.mark.skipif(not programs.one_cpu(), reason="batches are padded, and programs kept, on one CPU")
+pytestmark = [
+    pytest.mark.skipif(not programs.one_cpu(), reason="batches are padded, and programs kept, on one CPU"),
+    pytest.mark.usefixtures("optimised"),
+]
 
 
 def own(law=SFT, scale=1.0):

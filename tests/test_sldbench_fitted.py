@@ -8,8 +8,6 @@ import pytest
 import jaxlaws as jl
 from jaxlaws.arguments import setting
 
-pytestmark = pytest.mark.usefixtures("hasty")
-
 # R2 on the training runs; and on runs of larger scale, of the law fitted to the others.
 FITTED = {
     "vocab": (0.997816, {"vocab_size>6e4": 0.998686, "vocab_size>4e4": 0.997241}),

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUICK
+from conftest import QUICK, UNOPTIMISED
 from sampling import inputs
 
 import jaxlaws as jl
-from jaxlaws import evaluation, programs
+from jaxlaws import evaluation
 from jaxlaws.arguments import arguments
 from jaxlaws.numerics import power
 
@@ -36,7 +36,7 @@ SLOW |= {"sort", "convolution"}
 
 # What is counted is there before machine code is made, which is therefore not made better than it has to be. The older
 # way to make it is quicker still; what it does not do is to put single operations into loops of their own.
-ANY_CODE = {name: QUICK[name] for name in QUICK if name not in programs.QUICK}
+ANY_CODE = UNOPTIMISED
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="counts what the compiler for a CPU makes")
 

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from jaxlaws.arguments import setting
 from jaxlaws.law import Law, Var, variables
+from jaxlaws.programs import QUICK, Program
 
 __all__ = ["WRITTEN_OUT", "Form", "form_of", "linear_fields"]
 
@@ -215,20 +217,28 @@ def _separate(law: Law, fitted: Sequence[Var], sample: Any) -> bool:
     coefs = law.coefs(
         **{v.name: random.normal(size=tuple(law.sizes[a] for a in v.shape)) for v in variables(law.coefs)}
     )
+    with setting(np.dtype(np.float64)):
+        return not np.asarray(_mixed(law, tuple(v.name for v in fitted), coefs, sample)).any()
+
+
+def _mixing(law: Law, names: tuple[str, ...], coefs: Any, sample: Any) -> jax.Array:
+    """Where an output depends on a row of these fields that is not its own."""
+    other = ~np.eye(law.sizes[law.output_shape[0]], dtype=bool)
     slopes = jax.vmap(jax.jacfwd(law.fn), in_axes=(None, 0))(coefs, sample)
-    other = ~np.eye(law.sizes[axis], dtype=bool)
-    if any(np.any(np.asarray(getattr(slopes, v.name))[:, other]) for v in fitted):
-        return False
+    found = [jnp.any(getattr(slopes, name)[:, other] != 0) for name in names]
+
     # A derivative can also be lost in rounding, where a law saturates; NaN is not.
-    known = np.isfinite(jax.vmap(law.fn, in_axes=(None, 0))(coefs, sample))
-    for i, mine in enumerate(~other):
-        row = {v.name: np.array(getattr(coefs, v.name)) for v in variables(law.coefs)}
-        for v in fitted:
-            row[v.name][i] = np.nan
-        found = np.asarray(jax.vmap(law.fn, in_axes=(None, 0))(law.coefs(**row), sample))
-        if np.any((np.isnan(found) & known)[:, ~mine]):
-            return False
-    return True
+    def lost(row: jax.Array) -> jax.Array:
+        """The outputs that are NaN where one row of the fields is."""
+        values = {name: jnp.moveaxis(getattr(coefs, name), 0, -1) for name in names}
+        values = {name: jnp.moveaxis(jnp.where(row, jnp.nan, value), -1, 0) for name, value in values.items()}
+        return jnp.isnan(jax.vmap(law.fn, in_axes=(None, 0))(dataclasses.replace(coefs, **values), sample))
+
+    known = jnp.isfinite(jax.vmap(law.fn, in_axes=(None, 0))(coefs, sample))
+    return jnp.stack([*found, jnp.any(jax.vmap(lost)(jnp.asarray(~other)) & known & other[:, None])])
+
+
+_mixed = Program(_mixing, static=2, cpu_options=QUICK)
 
 
 @functools.cache
