@@ -350,18 +350,21 @@ def _call(
         return _compiled(verb, law, *arrays)
     switched = beyond_setting(dtype)
     _check_out(law, out, shape, dtype)
-    # Numbers that do not depend on a transformation around this call are computed outside of it.
-    with setting(dtype), jax.ensure_compile_time_eval():
+    # Numbers that do not depend on a transformation around this call are computed outside of it: by programs, which
+    # know of none, and where JAX is told so.
+    with setting(dtype):
         found = _computed(law, verb, arrays, shape, out)
         if found is out and out is not None:
             return out
-        # JAX at 32 bits cannot go on with a float64 array; NumPy can.
-        return jax.tree.map(_read_only if switched else _owned_by_jax, found)
+        with jax.ensure_compile_time_eval():
+            # JAX at 32 bits cannot go on with a float64 array; NumPy can.
+            return jax.tree.map(_read_only if switched else _owned_by_jax, found)
 
 
 def _computed(law: Law, verb: Callable[..., Any], arrays: Any, shape: tuple[int, ...], out: Any) -> Any:
     if isinstance(out, jax.Array):
-        return _donated(jax.default_backend())(verb, law, *arrays, out)
+        with jax.ensure_compile_time_eval():
+            return _donated(jax.default_backend())(verb, law, *arrays, out)
     # Inputs are not overwritten before all is computed.
     apart = out is not None and any(
         isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in jax.tree.leaves(arrays)
@@ -466,7 +469,8 @@ def _in_batches(verb: Callable[..., Any], law: Law, arrays: Any, shape: tuple[in
         return in_blocks(computed, rows, shape[0], layout.block, out)
     rows = [padded(each, layout.padded) for each in rows]
     if any(isinstance(leaf, jax.Array) for leaf in whole):
-        rows = jax.device_put(rows)  # as JAX may be told to refuse arrays of NumPy
+        with jax.ensure_compile_time_eval():
+            rows = jax.device_put(rows)  # as JAX may be told to refuse arrays of NumPy
     found = computed(rows)
     return jax.tree.map(lambda each: np.asarray(each)[: shape[0]], found)
 

@@ -96,7 +96,8 @@ class Program:
     def __call__(self, *args: Any) -> Any:
         """Call the function, with arrays of NumPy or JAX."""
         if not one_cpu() or CONFIG.jax_disable_jit or CONFIG.jax_debug_nans or CONFIG.jax_debug_infs:
-            return self.jitted(*args)
+            with jax.ensure_compile_time_eval():
+                return self.jitted(*args)
         leaves, tree = jax.tree.flatten(args[self.static :])
         avals = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
         run, out = _executable(self, args[: self.static], tree, avals, CONFIG.jax_enable_x64)

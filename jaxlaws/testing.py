@@ -787,7 +787,9 @@ def a_grid_is_its_points(law: Law) -> None:
 
 
 def _derivatives(law: Law, coefs: Any, inputs: Any, weights: Any) -> tuple[Any, Any]:
-    return gradient(law, coefs, inputs, weights=weights), hessian(law, coefs, inputs, weights=weights)
+    law = dataclasses.replace(law)
+    with plain():
+        return gradient(law, coefs, inputs, weights=weights), hessian(law, coefs, inputs, weights=weights)
 
 
 def flat_and_finite_below_its_floor(law: Law) -> None:
