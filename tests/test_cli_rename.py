@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 def runs(names):
     """Runs of both groups, with these names of the columns."""
     random = np.random.default_rng(0)
-    params, tokens = 10 ** random.uniform(8, 10, 60), 10 ** random.uniform(9, 11, 60)
+    params, tokens = np.resize(np.geomspace(1e8, 1e10, 7), 60), 10 ** random.uniform(9, 11, 60)  # each size is held out
     group = np.resize(list(LAW.groups), 60)
     loss = LAW(group, params=params, tokens=tokens) * np.exp(0.01 * random.normal(size=60))
     table = {
