@@ -49,17 +49,34 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_configure(config):
     """Keeps programs in a folder that all processes of the tests share: not in the home of who runs them."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    config.compiled = set()
+    if not hasattr(config, "workerinput"):
         config.programs = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         os.environ["JAXLAWS_CACHE"] = config.programs.name
+    programs.MOST_KEPT = 100_000
+    compiled = programs._compiled
+
+    def counted(*args):
+        found, path = compiled(*args)
+        config.compiled.update(path and {path.name} or ())
+        return found, path
+
+    programs._compiled = counted
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """What another process has compiled, at its end."""
+    node.config.compiled.update(getattr(node, "workeroutput", {}).get("compiled", ()))
 
 
 def pytest_sessionfinish(session):
     """Fails where all tests together compile more programs than they did."""
     config = session.config
-    if not hasattr(config, "programs"):
+    if hasattr(config, "workerinput"):
+        config.workeroutput["compiled"] = sorted(config.compiled)
         return
-    count = sum(1 for _ in Path(config.programs.name).glob("*" + programs.PROGRAM))
+    count = len(config.compiled)
     chosen = config.getoption("keyword") or config.getoption("every") > 1 or config.args_source.name != "TESTPATHS"
     config.counted = f"{count} programs compiled, {BUDGET} are allowed" + (", for all tests" if chosen else "")
     if count > BUDGET and not chosen and session.exitstatus == 0:
