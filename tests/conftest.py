@@ -246,5 +246,6 @@ HASTY = (
     (estimation, "_linearised", programs.Program(estimation._derivatives, static=1, cpu_options=QUICK)),
     (form, "_mixed", programs.Program(form._mixing, static=2, cpu_options=QUICK)),
     (mixture, "_apart", programs.Program(mixture._stepped, static=4, cpu_options=QUICK)),
+    (mixture, "_branches", programs.Program(mixture._stepped, static=4, cpu_options=QUICK)),
     (allocation, "_apart", programs.Program(allocation._searched, static=2, cpu_options=QUICK)),
 )

@@ -143,7 +143,7 @@ def optimize_mixture(
                 result: Mixture = _together(static, (*cores.items(),), shape, most, values, arrays, found)
                 return result
             problems = Problems(values, cores, arrays, found, shape, dtype)
-            program = functools.partial(_apart, *static)
+            program = functools.partial(_branches if step is improved else _apart, *static)
             if only is None:
                 result = in_pieces(program, problems, block)
                 return result
@@ -248,6 +248,7 @@ def _stepped(
 
 
 _apart = Search(_stepped, static=4)
+_branches = Search(_stepped, static=4, few=8)  # of dozens of searches each
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

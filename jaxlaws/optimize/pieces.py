@@ -18,7 +18,7 @@ from jaxlaws.programs import LONG_VECTORS, QUICK, Program
 __all__ = ["Search", "in_pieces"]
 
 SIZES = 8, 64  # problems that a piece is filled up to, where that is less than the most
-FEW = 64  # problems, up to which a program should rather be compiled fast than run fast
+FEW = 64
 
 
 class Search:
@@ -27,16 +27,17 @@ class Search:
     Args:
         fn: The function.
         static: How many of its first arguments are static.
+        few: Up to how many problems a program should rather be compiled fast than run fast.
     """
 
-    def __init__(self, fn: Callable[..., Any], static: int):
-        self._static = static
+    def __init__(self, fn: Callable[..., Any], static: int, few: int = FEW):
+        self._static, self._most = static, few
         self._few, self._many = (Program(fn, static, options) for options in (QUICK, LONG_VECTORS))
 
     def __call__(self, *args: Any) -> Any:
         """Solve the problems."""
         count = jax.tree.leaves(args[self._static :])[0].shape[-1]
-        return (self._few if count <= FEW else self._many)(*args)
+        return (self._few if count <= self._most else self._many)(*args)
 
 
 def in_pieces(solve: Callable[..., Any], problems: Problems, most: int, chosen: np.ndarray | None = None) -> Any:
@@ -53,23 +54,26 @@ def in_pieces(solve: Callable[..., Any], problems: Problems, most: int, chosen: 
     """
     which = np.arange(math.prod(problems.shape)) if chosen is None else chosen
 
-    def solved(start: int) -> list[np.ndarray]:
+    def begun(start: int) -> tuple[Any, int]:
+        """What is computed, maybe still, and how much of it counts."""
         piece = which[start : start + most]
         size = next((size for size in SIZES if len(piece) <= size < most), most)
         filled = np.append(piece, np.full(size - len(piece), piece[-1]))
         with setting(problems.dtype):  # which is one of each thread
-            found = solve(*problems.at(filled))
-            arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
-        structure.append(jax.tree.structure(found))
-        return [x.transpose(x.ndim - 1, *range(x.ndim - 1))[: len(piece)] for x in arrays]
+            return solve(*problems.at(filled)), len(piece)
 
-    structure: list[Any] = []
+    def ended(found: Any, count: int) -> list[np.ndarray]:
+        arrays = map(np.asarray, jax.tree.leaves(found))
+        return [x.transpose(x.ndim - 1, *range(x.ndim - 1))[:count] for x in arrays]
+
     starts = range(0, len(which), most)
-    parts = [solved(starts[0])]  # compiled by one thread, and not by each
+    first = begun(starts[0])  # compiled by one thread, and not by each; solved beside the others
+    rest: list[list[np.ndarray]] = []
     if len(starts) > 1:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts += pool.map(solved, starts[1:])
+            rest += pool.map(lambda start: ended(*begun(start)), starts[1:])
+    parts = [ended(*first), *rest]
     found = [np.concatenate(each) for each in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
     if chosen is None:
         found = [x.reshape((*problems.shape, *x.shape[1:])) for x in found]
-    return jax.tree.unflatten(structure[0], found)
+    return jax.tree.unflatten(jax.tree.structure(first[0]), found)
