@@ -521,3 +521,14 @@ def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path, monkeypatch):
         assert_same(SFT(0, sft_data_size=X), expected)
     assert sorted(os.listdir(tmp_path)) == ["file"]
     programs.forget()
+
+
+def test_constants_and_groups_take_no_programs(compilations):
+    """The first derivatives of a law in a process compile what they are computed by, and nothing else."""
+    law, x = jl.laws["domain_mixture"], np.full((3, 5), 0.2)
+    law = dataclasses.replace(law, fn=lambda c, x: c.coef_linear @ jnp.square(x.proportions))
+    for verb in (jl.jacobian, jl.hessian):
+        jax.clear_caches()
+        with compilations() as count:
+            verb(law, "70M", proportions=x)
+        assert len(count) == 1, verb.__name__
