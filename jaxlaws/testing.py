@@ -23,7 +23,7 @@ from jaxlaws.arguments import check_law as check_is_law
 from jaxlaws.arguments import number
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import elasticity, gradient, hessian, in_range, jacobian, predict, value_and_gradient
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.law import Law, Var, as_dict, stack, variables
 from jaxlaws.numerics import plain
 from jaxlaws.programs import QUICK, Program

@@ -26,7 +26,7 @@ from jaxlaws.cli.shared import (
 )
 from jaxlaws.fitting.bootstrap import bootstrap
 from jaxlaws.fitting.estimation import Fit, fit_runs
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.fitting.runs import Runs, read_runs
 from jaxlaws.fitting.storage import coefs_text
 from jaxlaws.law import Law, variables

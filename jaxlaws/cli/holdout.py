@@ -33,7 +33,7 @@ from jaxlaws.fitting.holdout import (
     skipped_text,
     steps_of,
 )
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.fitting.runs import read_runs
 from jaxlaws.fitting.scales import WITHIN, names_in
 from jaxlaws.law import Law, as_dict

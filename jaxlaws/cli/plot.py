@@ -10,7 +10,7 @@ from typing import Any
 from jaxlaws.cli.fitting import runs_in_file, source_name
 from jaxlaws.cli.shared import Command, NotFoundError, attended, known_law, law_argument, level, source_arguments
 from jaxlaws.fitting.estimation import fit_runs
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.tables import DataError
 
 __all__ = ["add_commands"]

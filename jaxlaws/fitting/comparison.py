@@ -25,7 +25,7 @@ from jaxlaws.fitting.holdout import (
     skipped_text,
     steps_of,
 )
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.fitting.runs import Runs, read_runs
 from jaxlaws.fitting.scales import WITHIN, chosen
 from jaxlaws.law import Law

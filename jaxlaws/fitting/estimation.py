@@ -15,7 +15,8 @@ from jax.scipy.special import betainc
 
 from jaxlaws.arguments import check_law, setting
 from jaxlaws.fitting.form import Form, form_of
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found
+from jaxlaws.fitting.levenberg_marquardt import Found
+from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.fitting.runs import Runs, read_runs
 from jaxlaws.fitting.starts import by_rows, rounding, solve_all, spread
 from jaxlaws.fitting.statistics import Spread, statistics

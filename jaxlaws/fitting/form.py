@@ -37,6 +37,7 @@ class Form:
         fixed: Names of the fields that are not fitted.
         linear: For each number, whether the law is linear in all of these together.
         bent: Pairs of numbers by which the law has a second derivative; in each, the later one first.
+        scaled: For each number, whether it may have any order of magnitude: steps multiply it where it is not negative.
         objective: What is minimised.
         lower: Least values. These are data, so that forms that differ in them share programs.
         upper: Largest values.
@@ -49,6 +50,7 @@ class Form:
     fixed: tuple[str, ...]
     linear: tuple[bool, ...]
     bent: tuple[tuple[int, int], ...]
+    scaled: tuple[bool, ...]
     objective: str
     lower: tuple[float, ...] = dataclasses.field(compare=False)
     upper: tuple[float, ...] = dataclasses.field(compare=False)
@@ -193,6 +195,7 @@ def form_of(
     separate = bool(law.output_shape) and not count and _separate(law, fitted, sample)
     shapes = tuple((v.name, core[v.name][1:] if separate else core[v.name]) for v in fitted)
     linear, bent = linear_fields(law), bent_fields(law)
+    scaled = [v.name for v in fitted if _is_size(v, linear, bent)]
     of_number = [name for name, shape in shapes for _ in range(math.prod(shape))]
     return Form(
         law=law,
@@ -202,10 +205,19 @@ def form_of(
         fixed=tuple(v.name for v in variables(law.coefs) if v.name in fixed),
         linear=tuple(name in linear for name in of_number),
         bent=tuple((i, j) for i in range(len(of_number)) for j in range(i + 1) if (of_number[i], of_number[j]) in bent),
+        scaled=tuple(name in scaled for name in of_number),
         lower=tuple(bounds[name][0] for name in of_number),
         upper=tuple(bounds[name][1] for name in of_number),
         objective=objective,
     )
+
+
+def _is_size(v: Var, linear: Collection[str], bent: Collection[tuple[str, str]]) -> bool:
+    """Whether a coefficient is a weight of something that bends, or may have any order of magnitude."""
+    if v.name in linear:
+        return any(v.name in pair for pair in bent)
+    low, high = v.start
+    return 0 < 100 * low < high
 
 
 def _separate(law: Law, fitted: Sequence[Var], sample: Any) -> bool:

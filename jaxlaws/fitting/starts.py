@@ -13,13 +13,16 @@ import numpy as np
 
 from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES, Found, is_robust, refine, search
+from jaxlaws.fitting.levenberg_marquardt import Found, search
+from jaxlaws.fitting.newton import refine
+from jaxlaws.fitting.objectives import is_robust
 from jaxlaws.numerics import keep_powers
 from jaxlaws.programs import ONE_LOOP, QUICK, Program, roomy
 
 __all__ = ["by_rows", "rounding", "solve_all", "spread"]
 
 CHUNK = 1 << 13  # rows times problems that are solved together: few wait for the one that takes longest
+DAMPING = 1e-3  # of the first step
 EXACT = 1e-13  # relative errors that rounding leaves
 FEW_ROWS = 1 << 10  # of which rounding leaves no more in one sum than in the terms
 DISTINCT = 8  # minima of the first search, at most, from which the second one goes on
@@ -64,14 +67,14 @@ def solve_all(
             found = solve_all(form, data, measured, weight, start[..., first], warm)
             return Found(*(values[..., again.ravel()] for values in found))
     run = functools.partial(_in_rounds, form, data, measured, weight)
-    if warm and is_robust(form):
+    if warm and is_robust(form.objective):
         return run("refine", start)
     found = run("search", start)
     least = np.argmin(np.where(np.isnan(found.value), np.inf, found.value), -1)[..., None]
-    if not is_robust(form) and np.take_along_axis(found.converged, least, -1).all():
+    if not is_robust(form.objective) and np.take_along_axis(found.converged, least, -1).all():
         return found
     if weight.shape[2] > 1:  # every start is a problem of its own
-        return run("refine", found.x) if is_robust(form) else run("refine", found.x, found)
+        return run("refine", found.x) if is_robust(form.objective) else run("refine", found.x, found)
     # Starts that have met go on as one.
     chosen, owner = _distinct(found.value, rounding(form, measured, weight))
     index = np.broadcast_to(chosen[None], (len(start), *start.shape[1:3], chosen.shape[-1]))
@@ -85,10 +88,10 @@ def solve_all(
     # Where there are too many minima, the worst of them are not gone on from.
     return Found(
         x=of_start(refined.x, found.x),
-        value=of_start(refined.value, np.inf if is_robust(form) else found.value),
+        value=of_start(refined.value, np.inf if is_robust(form.objective) else found.value),
         converged=of_start(refined.converged, False),
         steps=found.steps + of_start(refined.steps, 0),
-        delta=of_start(refined.delta, found.delta),
+        damping=of_start(refined.damping, found.damping),
     )
 
 
@@ -195,19 +198,18 @@ def _in_rounds(
             value=np.full((one, total), np.inf),
             converged=np.zeros((one, total), bool),
             steps=np.zeros((one, total), np.int32),
-            delta=np.full((one, total), np.inf),
+            damping=np.full((one, total), DAMPING),
         )
         left = np.arange(total)
     else:
         state = Found(x.copy(), *(np.array(flat(values)) for values in found[1:]))
         left = np.flatnonzero(_unfinished(state))
-    last = OBJECTIVES[form.objective].delta if phase == "refine" else np.inf
-    rounds = ROUGH if phase == "search" and is_robust(form) else ROUNDS
+    rounds = ROUGH if phase == "search" and is_robust(form.objective) else ROUNDS
     for turn, most in enumerate(rounds):
         if not len(left):
             break
         before = state.value.copy()
-        more = _in_chunks(phase, form, problems, state.x, state.delta, left, most, length)
+        more = _in_chunks(phase, form, problems, state.x, state.damping, left, most, length)
         more = more._replace(steps=state.steps[:, left] + more.steps)
         done = state.converged[:, left]  # blocks that wait for others of their problem
         for kept, new in zip(state, more, strict=True):
@@ -217,7 +219,7 @@ def _in_rounds(
             best = np.where(state.converged, state.value, np.inf).reshape(one, -1, starts).min(-1)
             with np.errstate(invalid="ignore"):  # infinity less infinity
                 reach = (before - state.value) * (sum(rounds[turn + 1 :]) / most)
-                lost = (state.delta <= last) & (state.value - np.repeat(best, starts, -1) > reach)
+                lost = state.value - np.repeat(best, starts, -1) > reach
             unfinished &= ~lost.all(0)
         left = left[unfinished[left]]
     return Found(*map(whole, state))
@@ -234,7 +236,7 @@ def _in_chunks(
     form: Form,
     problems: _Problems,
     start: np.ndarray,
-    delta: np.ndarray,
+    damping: np.ndarray,
     chosen: np.ndarray,
     most: int,
     length: int,
@@ -244,7 +246,7 @@ def _in_chunks(
     def solved(begin: int) -> Found:
         piece = np.resize(chosen[begin : begin + length], length)
         with setting(np.dtype(np.float64)):  # which is one of each thread
-            given = form.bounds, *problems.take(piece), start[..., piece], np.int32(most), delta[..., piece]
+            given = form.bounds, *problems.take(piece), start[..., piece], np.int32(most), damping[..., piece]
             found = _compiled(phase, form, *given)
             return Found(*map(np.asarray, found))
 
@@ -257,13 +259,12 @@ def _in_chunks(
 
 
 def _phase(
-    phase: str, form: Form, bounds: Any, data: Any, measured: Any, weight: Any, start: Any, most: Any, delta: Any
+    phase: str, form: Form, bounds: Any, data: Any, measured: Any, weight: Any, start: Any, most: Any, damping: Any
 ) -> Found:
     """One phase of the search for problems whose axis is the last one."""
+    solve = search if phase == "search" else refine
     with keep_powers():  # which serve predictions and derivatives
-        if phase == "search":
-            return search(form, bounds, data, measured, weight, start, most)
-        return refine(form, bounds, data, measured, weight, start, most, delta)
+        return solve(form, bounds, data, measured, weight, start, most, damping)
 
 
 _few_rows, _many_rows = (Program(_phase, static=2, cpu_options=options) for options in (QUICK | ONE_LOOP, QUICK))

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
-from jaxlaws.fitting.levenberg_marquardt import OBJECTIVES
+from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.programs import QUICK, Program
 
 __all__ = ["Spread", "statistics"]

@@ -1,0 +1,418 @@
+"""Minima of many small problems at once, from near them, by Newton's method.
+
+    minimise  sum over rows of  weight * rho(error(f(coefficients, row), measured))  subject to  lower <= x <= upper
+
+where rho is half of the square, or Huber's function, which bends within delta of 0 only. As delta is far below most
+errors, a quadratic model of the objective is good up to the nearest run's delta alone. So the model of a step is the
+sum of rho of errors that are linear in the step, and a quadratic term of the second derivatives of the errors, each
+times the derivative of rho (Fletcher 1987, chapter 14, for sums of absolute values). Where the errors that are within
+delta at its minimum are those that were at the one before, that takes one system of equations; otherwise it is found
+by an interior-point method, in which the quadratic term is made convex.
+
+Coefficients that may have any order of magnitude, such as weights of powers, move along exponentials: in their
+logarithms, valleys of the objective are all but straight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlaws.fitting.form import Form
+from jaxlaws.fitting.levenberg_marquardt import Found, rounding_of
+from jaxlaws.fitting.normal_equations import Blocks, diagonal_of, product, products
+from jaxlaws.fitting.objectives import OBJECTIVES
+from jaxlaws.fitting.once import once
+
+__all__ = ["refine"]
+
+MOST_BENT = 64  # pairs of coefficients; with more, second derivatives take too long to compile, and are left out
+SIGN = 14  # steps to the sign of a matrix
+ARC = (1, 1 / 4, 1 / 16)  # parts of a step that are tried
+TOLERANCE = 1e-12  # of the objective, that another step would gain
+INNER = 16  # steps of the interior-point method, at most
+LARGEST = 200.0  # logarithm of what a step multiplies a coefficient with
+TO_BOUNDARY = 0.99
+SMALL = 1e-5  # damping that leaves steps as they are
+SETTLED = 1e-10  # what may be left to gain where rounding keeps steps from gaining anything
+
+
+class _At(NamedTuple):
+    """The objective near a point."""
+
+    value: jax.Array
+    error: jax.Array  # [row, block, problem]
+    jacobian: jax.Array  # of the errors, [number, row, block, problem]
+    bending: jax.Array  # second derivatives of the errors, each times the derivative of rho, [number, number, ...]
+    convex: jax.Array  # the same with the absolute values of its eigenvalues
+
+
+class _State(NamedTuple):
+    x: jax.Array
+    at: _At
+    damping: jax.Array
+    growth: jax.Array
+    trial: jax.Array
+    predicted: jax.Array
+    part: jax.Array  # of the step that the trial is
+    force: jax.Array  # derivatives of rho at the trial, as the model has them
+    kept: jax.Array  # those at x
+    least: jax.Array  # the least that was predicted to be gained from x, where the damping did not keep it small
+    converged: jax.Array
+    stuck: jax.Array
+    steps: jax.Array
+    turn: jax.Array
+
+
+def refine(
+    form: Form,
+    bounds: Any,
+    data: Any,
+    measured: jax.Array,
+    weight: jax.Array,
+    start: jax.Array,
+    most: Any,
+    damping: Any,
+) -> Found:
+    """The nearest minimum from where a search or another fit ended.
+
+    Args:
+        form: What is fitted, but for its bounds.
+        bounds: Least and largest values, as `form.bounds` gives them.
+        data: What `form.at` takes.
+        measured: [row, block, problem or 1].
+        weight: [row, block, problem or 1]; rows of weight 0 do not count.
+        start: [coefficient, block, problem].
+        most: How many steps are taken at most.
+        damping: Where the damping of steps begins.
+    """
+    objective = OBJECTIVES[form.objective]
+    delta = objective.delta
+    blocks = Blocks(form.shared_count, *bounds)
+    total = blocks.total
+    count, shape = start.shape[0], start.shape[1:]
+    used = weight > 0
+
+    def over_rows(values: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(used, values, 0), 0)
+
+    scaled = jnp.asarray(form.scaled)[:, None, None] & (blocks.lower >= 0)
+
+    def moved(x: jax.Array, step: jax.Array) -> jax.Array:
+        factor = jnp.exp(jnp.clip(step / jnp.where(x > 0, x, jnp.inf), -LARGEST, LARGEST))
+        return jnp.clip(jnp.where(scaled & (x > 0), x * factor, x + step), *bounds)
+
+    def near(point: Sequence[jax.Array], force: jax.Array, first: jax.Array) -> tuple[_At, jax.Array]:
+        x = jnp.stack([*point])
+        predicted, slopes = form.derivatives(point, range(count), data)
+        slope = jnp.where(used, objective.slope(predicted, measured), 0)
+        error = jnp.where(used, objective.error(predicted, measured), 0)
+        value = total(over_rows(weight * objective.of_errors(error)))
+        jacobian = [jnp.where(used, each * slope, 0) for each in slopes]
+        clipped = jnp.where(first, jnp.clip(error, -delta, delta), force) if delta < np.inf else error
+        force = weight * clipped
+        bending = jnp.zeros((count, count, *shape), force.dtype)
+        if objective.bend:
+            bending = bending + objective.bend * products(jacobian, jnp.where(used, force, 0))
+        if len(form.bent) <= MOST_BENT:
+            nothing = jnp.zeros(shape, force.dtype)
+            rows = [[nothing] * count for _ in range(count)]
+            for i, j in form.bent:
+                second = form.slope(form.slope(lambda x: form.at(x, data), j), i)(point)
+                rows[i][j] = rows[j][i] = over_rows(force * slope * second)
+            bending = bending + jnp.stack([jnp.stack(row) for row in rows])
+        # What steps multiply bends along a step.
+        slopes_over = _gradient(jnp.stack(jacobian), force) / jnp.where(scaled & (x > 0), x, jnp.inf)
+        bending = bending + jnp.eye(count)[:, :, None, None] * blocks.totals(slopes_over)
+        each = jnp.stack(jacobian)
+        scale = jnp.sum(each * (weight * each), 1)
+        return _At(value, error, each, bending, _convex(bending, scale)), clipped
+
+    def advance(state: _State) -> _State:
+        robust = delta < np.inf
+        new, clipped = near([*state.trial], state.force, state.turn == 0)
+        better = new.value <= state.at.value  # not for NaN
+        done = state.converged | state.stuck
+        take = better & ~done
+        ratio = (state.at.value - new.value) / jnp.where(state.predicted > 0, state.predicted, 1)
+        eased = jnp.where(state.part == 1, jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0), 1 / state.part)  # Nielsen 1999
+        damping = jnp.where(better, jnp.clip(state.damping * eased, 1e-16, 1e12), state.damping * state.growth)
+        growth = jnp.where(better, 2.0, state.growth * 2)
+        x = jnp.where(take, state.trial, state.x)
+        at = jax.tree.map(lambda new, old: jnp.where(take, new, old), new, state.at)
+        kept = jnp.where(take, clipped, state.kept)
+        size = blocks.totals(jnp.sum(at.jacobian * (weight * at.jacobian), 1))
+        damped = damping * size
+        if robust:
+            model = _robust(at, kept, weight, damped, x, blocks, delta)
+        else:
+            model = _quadratic(at, weight, damped, x, blocks)
+        step = model.step
+        # Errors bend along the step. What leads back to the errors of the model makes it an arc (Mayne and Polak 1982).
+        there = objective.error(form.at([*moved(x, step)], data), measured)
+        bent = jnp.where(used, there - at.error - _moved(at.jacobian, step), 0)
+        pull = _gradient(at.jacobian, model.weight * jnp.where(jnp.isfinite(bent), bent, 0))
+        turn = blocks.step(model.matrix, pull, damped, x + step)
+        turn = jnp.where(jnp.isfinite(bent).all(0), turn, 0)
+        points = jnp.stack([*(moved(x, t * step + t**2 * turn) for t in ARC), jnp.clip(x + step, *bounds)])
+        ahead = jax.vmap(lambda point: objective.error(form.at([*point], data), measured))(points)
+        values = jax.vmap(lambda error: total(over_rows(weight * objective.of_errors(error))))(ahead)
+        best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf), 0)
+        trial, force, part = points[0], model.force, jnp.ones_like(at.value)
+        for k in range(1, len(points)):
+            part = jnp.where(best == k, (*ARC, 1)[k], part)
+            trial = jnp.where(best == k, points[k], trial)
+            force = jnp.where(best == k, jnp.clip(jnp.where(used, ahead[k], 0), -delta, delta), force)
+        predicted = model.gain
+        small = (predicted >= -TOLERANCE * at.value) & (damping <= SMALL) & jnp.isfinite(at.value)
+        least = jnp.where(small, predicted, jnp.where(take, jnp.inf, state.least))
+        enough = small & (predicted <= TOLERANCE * at.value + tiny)
+        stuck = (damping > 1e11) | ~jnp.isfinite(predicted)
+        enough = enough | (stuck & jnp.isfinite(at.value) & (least <= SETTLED * at.value))
+        return _State(
+            x=x,
+            at=at,
+            damping=jnp.where(done, state.damping, damping),
+            growth=jnp.where(done, state.growth, growth),
+            trial=jnp.where(done, state.trial, trial),
+            part=part,
+            predicted=predicted,
+            force=force,
+            kept=kept,
+            least=least,
+            converged=state.converged | (~done & enough),
+            stuck=state.stuck | (~done & stuck),
+            steps=jnp.where(done, state.steps, state.turn),
+            turn=state.turn + 1,
+        )
+
+    def unfinished(state: _State) -> jax.Array:
+        going: jax.Array = (state.turn < most) & jnp.any(~(state.converged | state.stuck))
+        return going
+
+    tiny = total(rounding_of(objective, measured, weight))
+    nothing = jnp.zeros_like(total(jnp.zeros(shape, start.dtype)))
+    by_row = jnp.zeros((len(measured), *shape), start.dtype)
+    state = _State(
+        x=start,
+        at=_At(
+            nothing + jnp.inf,
+            by_row,
+            jnp.zeros((count, *by_row.shape), start.dtype),
+            jnp.zeros((count, *start.shape), start.dtype),
+            jnp.zeros((count, *start.shape), start.dtype),
+        ),
+        damping=nothing + damping,
+        growth=nothing + 2,
+        trial=start,
+        predicted=nothing,
+        part=nothing + 1,
+        force=by_row,
+        kept=by_row,
+        least=nothing + jnp.inf,
+        converged=nothing > 1,
+        stuck=nothing > 1,
+        steps=jnp.zeros(nothing.shape, jnp.int32),
+        turn=jnp.zeros((), jnp.int32),
+    )
+    state = lax.while_loop(unfinished, once(advance), state)
+    # The last step gains nothing in the objective, whose root is the error of the coefficients, but digits of these.
+    error = objective.error(form.at([*state.trial], data), measured)
+    last = total(over_rows(weight * objective.of_errors(error)))
+    better = state.converged & (last <= state.at.value * (1 + TOLERANCE) + tiny)
+    x, value = jnp.where(better, state.trial, state.x), jnp.where(better, last, state.at.value)
+    return Found(x, value, state.converged, state.steps, state.damping)
+
+
+def _moved(jacobian: jax.Array, step: jax.Array) -> jax.Array:
+    """What a step changes errors by, [row, block, problem]."""
+    found: jax.Array = jnp.sum(jacobian * step[:, None], 0)
+    return found
+
+
+def _gradient(jacobian: jax.Array, force: jax.Array) -> jax.Array:
+    """[number, block, problem]."""
+    found: jax.Array = jnp.sum(jacobian * force, 1)
+    return found
+
+
+class _Model(NamedTuple):
+    """The minimum of a model."""
+
+    step: jax.Array
+    gain: jax.Array  # of the objective, without damping
+    force: jax.Array  # the derivatives of rho there
+    weight: jax.Array  # the second derivatives of rho there times weights
+    matrix: jax.Array
+
+
+def _quadratic(at: _At, weight: jax.Array, damping: jax.Array, x: jax.Array, blocks: Blocks) -> _Model:
+    """The minimum for squares."""
+    squares = products([*at.jacobian], weight)
+    slope = _gradient(at.jacobian, weight * at.error)
+    step = blocks.step(squares + at.bending, slope, damping, x)
+    convex = _is_solved(at, squares + at.bending, slope, damping, x, step, blocks)
+    bending = jnp.where(convex, at.bending, at.convex)
+    # Once more, as the squares in the matrix lose digits that the errors have (Bjorck 1987).
+    step = jnp.where(convex, step, 0)
+    error = at.error + _moved(at.jacobian, step)
+    slope = _gradient(at.jacobian, weight * error) + product(bending, step) + damping * step
+    matrix = squares + bending
+    step = step + blocks.step(matrix, slope, damping, x + step)
+    moved = _moved(at.jacobian, step)
+    gain = jnp.sum(weight * moved * (at.error + moved / 2), 0) + jnp.sum(step * product(bending, step), 0) / 2
+    return _Model(step, -blocks.total(gain), at.error + moved, weight, matrix)
+
+
+def _is_solved(
+    at: _At, matrix: jax.Array, slope: jax.Array, damping: jax.Array, x: jax.Array, step: jax.Array, blocks: Blocks
+) -> jax.Array:
+    """Whether a step solves its equations, which it does if their matrix is positive definite."""
+    free = (x + step > blocks.lower) & (x + step < blocks.upper)
+    right = blocks.totals(jnp.where(free, slope, 0))
+    wrong = jnp.where(free, right + blocks.totals(product(matrix, step)) + damping * step, 0)
+    scale = jnp.sqrt(blocks.totals(diagonal_of(jnp.abs(matrix))) + damping)
+    scale = jnp.where(scale > 0, scale, 1)
+    size = jnp.max(jnp.abs(right / scale), 0) + jnp.sqrt(TOLERANCE * at.value)
+    solved = (jnp.max(jnp.abs(wrong / scale), 0) <= 1e-6 * size) & (jnp.sum(step * slope, 0) <= TOLERANCE * at.value)
+    return jnp.all(solved, 0, keepdims=True) if blocks.shared else solved
+
+
+def _convex(matrix: jax.Array, scale: jax.Array) -> jax.Array:
+    """The matrix with the absolute values of its eigenvalues, in units in which `scale` is 1 on the diagonal.
+
+    It is the matrix times its sign, to which the iteration of Newton and Schulz leads (Higham 2008, 5.3). Eigenvalues
+    too small for their sign to be found count as if they were somewhat larger.
+    """
+
+    def times(a: jax.Array, b: jax.Array) -> jax.Array:
+        product: jax.Array = jnp.sum(a[:, :, None] * b[None], 1)
+        return product
+
+    root = jnp.sqrt(jnp.where(scale > 0, scale, 1))
+    unit = root[:, None] * root[None]
+    matrix = matrix / unit
+    norm = jnp.sqrt(jnp.sum(matrix**2, (0, 1)))
+    norm = jnp.where(norm > 0, norm, 1)
+    sign = lax.fori_loop(0, SIGN, lambda _, x: 1.5 * x - 0.5 * times(x, times(x, x)), matrix / norm)
+    one = jnp.eye(len(matrix))[:, :, None, None]
+    found = times(matrix, sign) + norm * 1.5**-SIGN * (one - times(sign, sign))
+    return (found + jnp.swapaxes(found, 0, 1)) / 2 * unit
+
+
+class _Inner(NamedTuple):
+    step: jax.Array
+    error: jax.Array  # after the step
+    full: jax.Array  # with all of the last change
+    full_error: jax.Array
+    upper: jax.Array  # how far derivatives of rho are from delta
+    lower: jax.Array  # and from -delta
+    above: jax.Array  # by how much errors are beyond delta
+    below: jax.Array
+    central: jax.Array  # how far the next step goes towards the central path
+    gain: jax.Array
+    done: jax.Array
+    turn: jax.Array
+
+
+def _robust(
+    at: _At, guess: jax.Array, weight: jax.Array, damping: jax.Array, x: jax.Array, blocks: Blocks, delta: float
+) -> _Model:
+    """The same for Huber's function, with a guess of its derivatives there.
+
+    Its value is the least of f**2 / 2 + delta * (a + b) over splits of an error into f + a - b, where a and b are not
+    negative. On the central path (delta - f) * a and (delta + f) * b are the same small number for all rows.
+    """
+    total, objective = blocks.total, OBJECTIVES["huber_log"]
+    used = weight > 0
+    rows = total(jnp.sum(weight * jnp.ones_like(at.error), 0))
+
+    def inside(part: jax.Array, change: jax.Array) -> jax.Array:
+        """How far a change may go, with all parts positive."""
+        far = jnp.where(used & (change < 0), -TO_BOUNDARY * part / jnp.where(change < 0, change, -1), jnp.inf)
+        return jnp.min(far, 0)
+
+    def turned(state: _Inner) -> _Inner:
+        upper, lower, above, below = state.upper, state.lower, state.above, state.below
+        force = jnp.where(upper < lower, delta - upper, lower - delta)
+        gap = total(jnp.sum(weight * (upper * above + lower * below), 0))
+        mu = state.central * gap / (2 * rows)
+        first = state.turn == 0  # in which the errors below delta are taken to be those of the model before
+        share = jnp.where(first, inner, 1 / (1 + above / upper + below / lower))
+        rest = jnp.where(first, state.error - guess, state.error - force - mu / upper + mu / lower)
+        bending = jnp.where(first, at.bending, at.convex)
+        matrix = products([*at.jacobian], weight * share) + bending
+        slope = _gradient(at.jacobian, weight * (jnp.where(first, guess, force) + share * rest))
+        slope = slope + product(bending, state.step) + damping * state.step
+        change = blocks.step(matrix, slope, damping, x + state.step)
+        moved = _moved(at.jacobian, change)
+        dforce = share * (moved + rest)
+        dabove = mu / upper - above + above / upper * dforce
+        dbelow = mu / lower - below - below / lower * dforce
+        length = jnp.minimum(
+            jnp.minimum(inside(upper, -dforce), inside(lower, dforce)),
+            jnp.minimum(inside(above, dabove), inside(below, dbelow)),
+        )
+        length = jnp.minimum(blocks.least(length), 1)
+        full = state.step + change
+        full_error = state.error + moved
+        gain = jnp.sum(weight * objective.of_errors(full_error), 0) + jnp.sum(full * product(bending, full), 0) / 2
+        gain = at.value - total(gain)
+        left = (1 - length * (1 - state.central)) * gap
+        met = (jnp.abs(full_error) <= delta) == inner
+        met = jnp.all((met & (inner | (full_error * guess > 0))) | ~used, 0, keepdims=True)
+        met = jnp.all(met, 1, keepdims=True) if blocks.shared else met
+        met = met[0] & _is_solved(at, matrix, slope, damping, x, change, blocks) & (gain >= -TOLERANCE * at.value)
+        enough = jnp.where(first, met, (left <= 0.1 * gain + TOLERANCE * at.value) & (length > 0.5))
+        done = state.done | enough | (~jnp.isfinite(gain) & ~first)
+        new = _Inner(
+            step=state.step + length * change,
+            error=state.error + length * moved,
+            full=full,
+            full_error=full_error,
+            upper=upper - length * dforce,
+            lower=lower + length * dforce,
+            above=above + length * dabove,
+            below=below + length * dbelow,
+            central=jnp.where(length > 0.9, 0.05, jnp.where(length > 0.5, 0.2, 0.5)),
+            gain=gain,
+            done=done,
+            turn=state.turn + 1,
+        )
+        stay = state.done | (first & ~done)
+        kept = jax.tree.map(lambda new, old: jnp.where(stay, old, new), new, state)
+        return kept._replace(done=new.done, turn=new.turn)
+
+    inner = jnp.abs(guess) < delta
+    near = jnp.clip(at.error, -0.9 * delta, 0.9 * delta)
+    least = 0.1 * delta
+    nothing = jnp.zeros_like(rows)
+    state = _Inner(
+        step=jnp.zeros_like(x),
+        error=at.error,
+        full=jnp.zeros_like(x),
+        full_error=at.error,
+        upper=delta - near,
+        lower=delta + near,
+        above=jnp.maximum(at.error - near, least),
+        below=jnp.maximum(near - at.error, least),
+        central=nothing + 0.2,
+        gain=nothing,
+        done=~jnp.isfinite(at.value),
+        turn=jnp.zeros((), jnp.int32),
+    )
+    state = lax.while_loop(lambda s: (s.turn < INNER) & jnp.any(~s.done), turned, state)
+    gain = jnp.where(jnp.isfinite(at.value), state.gain, jnp.nan)
+    curvature = weight / (1 + state.above / state.upper + state.below / state.lower)
+    return _Model(
+        step=state.full,
+        gain=gain,
+        force=jnp.clip(state.full_error, -delta, delta),
+        weight=curvature,
+        matrix=products([*at.jacobian], curvature) + at.convex,
+    )

@@ -1,0 +1,127 @@
+"""Normal equations of many small problems at once, whose blocks may share coefficients, between bounds.
+
+Axes are [row, block, problem] or [coefficient, block, problem], so that whole vectors of problems go through each
+instruction. Blocks of a problem share its first coefficients, so that the equations are those of small blocks and a
+border; without shared coefficients every block is a problem of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxlaws.optimize.interior_point import symmetric_solution
+
+__all__ = ["Blocks", "diagonal_of", "product", "products"]
+
+UNROLLED = 5  # coefficients; sums over the rows for more of them are not written out, which takes less to compile
+
+
+class Blocks(NamedTuple):
+    """How blocks belong together, and between which bounds coefficients are kept.
+
+    Attributes:
+        shared: How many coefficients, the first ones, all blocks of a problem have in common.
+        lower: Least values, [coefficient, 1, 1].
+        upper: Largest values.
+    """
+
+    shared: int
+    lower: Any
+    upper: Any
+
+    def total(self, values: jax.Array) -> jax.Array:
+        """Values [block, problem], summed over the blocks of each problem."""
+        return jnp.sum(values, 0, keepdims=True) if self.shared else values
+
+    def least(self, values: jax.Array) -> jax.Array:
+        """The least of values [block, problem] over the blocks of each problem."""
+        return jnp.min(values, 0, keepdims=True) if self.shared else values
+
+    def totals(self, values: jax.Array) -> jax.Array:
+        """Values of coefficients; those of shared ones are summed, and are alike in all blocks."""
+        if not self.shared:
+            return values
+        sums = jnp.sum(values[: self.shared], 1, keepdims=True)
+        return jnp.concatenate([jnp.broadcast_to(sums, (self.shared, *values.shape[1:])), values[self.shared :]])
+
+    def step(self, matrix: jax.Array, gradient: jax.Array, damping: jax.Array, x: jax.Array) -> jax.Array:
+        """The step from x that solves the equations of a matrix plus a diagonal, `damping`, between the bounds."""
+        slope = self.totals(gradient)
+        held = ((x <= self.lower) & (slope > 0)) | ((x >= self.upper) & (slope < 0))
+        held = held | ~(self.totals(diagonal_of(matrix)) > 0)
+
+        def stopped(state: _Stops) -> _Stops:
+            """What would pass a bound stops there, and the others are solved for again."""
+            slope = self.totals(gradient + product(matrix, state.step))
+            diagonal = jnp.where(state.held, jnp.inf, damping)
+            change = self.solution(matrix, diagonal, jnp.where(state.held, 0, slope))
+            change = jnp.where(state.held, state.step, -change)
+            crossing = ~state.held & ((x + change < self.lower) | (x + change > self.upper))
+            held = state.held | crossing
+            step = jnp.where(held, jnp.clip(x + change, self.lower, self.upper) - x, 0)
+            return _Stops(held, step, change, jnp.any(crossing), state.rounds + 1)
+
+        state = _Stops(held, jnp.zeros_like(x), jnp.zeros_like(x), jnp.asarray(True), jnp.asarray(0))
+        held, step, change = lax.while_loop(lambda state: state.again & (state.rounds < 3), stopped, state)[:3]
+        return jnp.clip(x + jnp.where(held, step, change), self.lower, self.upper) - x
+
+    def solution(self, matrix: jax.Array, diagonal: jax.Array, right: jax.Array) -> jax.Array:
+        """The solution of the equations of a matrix plus a diagonal, with 0 where the diagonal is infinite.
+
+        Rows of shared coefficients are summed over the blocks; the others are eliminated block by block.
+        """
+        shared = self.shared
+        if not shared:
+            return symmetric_solution(matrix, diagonal, right)[0]
+        free = jnp.isfinite(diagonal)
+        border = jnp.sum(matrix[:shared, :shared], 2, keepdims=True)
+        top, corner = right[:shared, :1], diagonal[:shared, :1]
+        if len(right) == shared:
+            return jnp.broadcast_to(symmetric_solution(border, corner, top)[0], right.shape)
+        coupling = [jnp.where(free[shared:], matrix[shared:, s], 0) for s in range(shared)]
+        own = matrix[shared:, shared:], diagonal[shared:]
+        alone, *answers = symmetric_solution(*own, right[shared:], *coupling)
+        schur = [
+            [border[s, t] - self.total(jnp.sum(coupling[s] * answers[t], 0)) for t in range(shared)]
+            for s in range(shared)
+        ]
+        rest = [top[s] - self.total(jnp.sum(coupling[s] * alone, 0)) for s in range(shared)]
+        found = symmetric_solution(jnp.stack([jnp.stack(row) for row in schur]), corner, jnp.stack(rest))[0]
+        others = alone - functools.reduce(jnp.add, [found[s] * answers[s] for s in range(shared)])
+        return jnp.concatenate([jnp.broadcast_to(found, (shared, *right.shape[1:])), others])
+
+
+class _Stops(NamedTuple):
+    held: jax.Array
+    step: jax.Array  # of what is held
+    change: jax.Array
+    again: jax.Array  # whether more has come to be held
+    rounds: jax.Array
+
+
+def products(jacobian: Sequence[jax.Array], weight: jax.Array) -> jax.Array:
+    """Weighted sums over rows of the products of [row, block, problem], [number, number, block, problem]."""
+    count = len(jacobian)
+    if count > UNROLLED:
+        each = jnp.stack([*jacobian])
+        found: jax.Array = jnp.einsum("pr...,qr...->pq...", each * weight, each)
+        return found
+    lower = [[jnp.sum(jacobian[i] * weight * jacobian[j], 0) for j in range(i + 1)] for i in range(count)]
+    return jnp.stack([jnp.stack([lower[max(i, j)][min(i, j)] for j in range(count)]) for i in range(count)])
+
+
+def diagonal_of(matrix: jax.Array) -> jax.Array:
+    """[number, block, problem]."""
+    return jnp.stack([matrix[i, i] for i in range(len(matrix))])
+
+
+def product(matrix: jax.Array, step: jax.Array) -> jax.Array:
+    """Of a matrix and a vector of each block."""
+    found: jax.Array = jnp.sum(matrix * step[None], 1)
+    return found
