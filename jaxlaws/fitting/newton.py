@@ -385,7 +385,7 @@ def _robust(
             turn=state.turn + 1,
         )
         stay = state.done | (first & ~done)
-        kept = jax.tree.map(lambda new, old: jnp.where(stay, old, new), new, state)
+        kept: _Inner = jax.tree.map(lambda new, old: jnp.where(stay, old, new), new, state)
         return kept._replace(done=new.done, turn=new.turn)
 
     inner = jnp.abs(guess) < delta
