@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_weights, number, setting
 from jaxlaws.columns import ALIGNMENT, BLOCK, BLOCK_BYTES, in_blocks
@@ -164,7 +165,8 @@ def hessian(law: Law, group: Any, inputs: Any = None, /, *, weights: Any = None,
 
     Returns:
         A record of records: `h.tokens.params` is the derivative with respect to tokens and params, of the batch shape,
-        then the axes of the first and of the second input.
+        then the axes of the first and of the second input. It is computed in float64 and rounded to the dtype of the
+        inputs. What is too small for that is NaN, and not 0: in float32, below 1.2e-38; give float64 inputs then.
 
     Example:
         >>> import jaxlaws as jl
@@ -261,12 +263,47 @@ def _jacobian(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
 
 
 def _hessian(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
-    return jax.hessian(_scalar, argnums=2)(law, coefs, inputs, weights)
+    leaves, tree = jax.tree.flatten((coefs, inputs, weights))
+
+    def second(*leaves: Any) -> Any:
+        return jax.hessian(_scalar, argnums=2)(law, *jax.tree.unflatten(tree, leaves))
+
+    # In float32 a part of it such as tokens**-3 underflows where all of it does not.
+    return second(*leaves) if leaves[0].dtype == np.float64 else _in_float64(second)(*leaves)
 
 
 def _elasticity(law: Law, coefs: Any, inputs: Any, weights: Any) -> Any:
     value, derivative = _value_and_gradient(law, coefs, inputs, weights)
     return jax.tree.map(lambda x, g: x * g / value, inputs, derivative)
+
+
+def _in_float64(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays that is computed in float64, and then rounded to their dtype, whatever JAX is set to."""
+
+    @jax.custom_jvp
+    def computed(*xs: jax.Array) -> Any:
+        with jax.enable_x64(True):
+            found = fn(*[x.astype(np.float64) for x in xs])
+            return jax.tree.map(lambda leaf: _rounded(leaf, xs[0].dtype), found)
+
+    @functools.partial(computed.defjvp, symbolic_zeros=True)
+    def change(primals: Any, tangents: Any) -> Any:  # which JAX asks for where it is set to 32 bits again
+        moved = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
+        slopes = _in_float64(lambda *xs: [jax.jacfwd(fn, i)(*xs) for i in moved])(*primals)
+
+        def along(*slopes: jax.Array) -> Any:
+            parts = zip(slopes, [tangents[i] for i in moved], strict=True)
+            return sum(jnp.tensordot(slope, tangent, tangent.ndim, precision="highest") for slope, tangent in parts)
+
+        return computed(*primals), jax.tree.map(along, *slopes)
+
+    return computed
+
+
+def _rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """Numbers in another dtype; those that are too small for it are NaN, and not 0."""
+    lost = (x != 0) & (jnp.abs(x) < float(jnp.finfo(dtype).tiny))  # type: ignore[no-untyped-call]
+    return jnp.where(lost, jnp.nan, x.astype(dtype))
 
 
 # From one configuration to a batch.

@@ -28,8 +28,10 @@ def loss(c: Coefs, x: Inputs) -> Scalar:
     """The loss of one configuration."""
     params, tokens = at_least(x.params, FLOOR), at_least(x.tokens, FLOOR)
     unique = at_least(x.unique_tokens, FLOOR_UNIQUE)
-    epochs = tokens / unique
-    overfit = c.C * (params / unique) * epochs * power(epochs * epochs + c.passes * c.passes, -0.5)
+    # epochs / sqrt(epochs**2 + passes**2), of which nothing overflows, nor cancels in its derivative by many epochs.
+    share = tokens / unique / c.passes
+    ratio = jnp.minimum(share, 1.0) / jnp.maximum(share, 1.0)
+    overfit = c.C * (params / unique) * jnp.minimum(share, 1.0) * power(1 + ratio * ratio, -0.5)
     above = c.A * power(params / 1e9, -c.alpha) + c.B * power(tokens / 1e9, -c.alpha) + overfit
     return c.E + jnp.exp(c.k * log(above))
 
@@ -58,8 +60,8 @@ LAW = Law(
     },
     fallback=mean,
     falls_with=("unique_tokens",),
-    formula="E + exp(k*log(A*(params/1e9)**-alpha + B*(tokens/1e9)**-alpha + C*params*tokens/unique_tokens"
-    "*(tokens*tokens + passes*passes*unique_tokens*unique_tokens)**-0.5))",
+    formula="E + exp(k*log(A*(params/1e9)**-alpha + B*(tokens/1e9)**-alpha + C*params/unique_tokens"
+    "*(1 + passes*unique_tokens/tokens*(passes*unique_tokens/tokens))**-0.5))",
     objective="huber_log",
     source=Source(
         reference="form chosen and fitted here, on the training runs of SLDBench (Lin et al. 2025, arXiv:2507.21184)",
