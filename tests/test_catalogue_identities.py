@@ -10,6 +10,7 @@ import pytest
 from sampling import inputs
 
 import jaxlaws as jl
+from jaxlaws.catalogue.vocabulary import tokens
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -230,10 +231,12 @@ def test_model_and_tokens_of_deepseek_use_the_compute_up():
 
 
 def test_the_best_vocabulary_of_a_model_of_7e9_parameters_is_the_one_published():
-    """At the compute that it is published for, 7.1e21 FLOP."""
+    """At the compute that it is published for, 7.1e21 FLOP, if these are of the tokens that the loss counts."""
+
+    def cost(x):
+        return 6 * (x.non_vocab_params + x.vocab_size * x.width) * tokens(x.vocab_size / 1e3, x.characters)
+
     ends = {"lower": {"vocab_size": 4096}, "upper": {"vocab_size": 1e6}}
     sizes = {"non_vocab_params": 7e9, "width": 4096}
-    best = jl.allocate(
-        jl.laws["vocabulary"], "all_data", budget=7.1e21, cost=jl.costs.vocabulary(), integers=(), **ends, **sizes
-    )
+    best = jl.allocate(jl.laws["vocabulary"], "all_data", budget=7.1e21, cost=cost, integers=(), **ends, **sizes)
     assert abs(best.inputs.vocab_size / 59547 - 1) < 2e-3

@@ -226,7 +226,7 @@ def test_costs_are_what_they_say():
     served = 16e9 * (2 * 12 * 1024**2 + 5 / 3 * 1024 * 32 * 4)
     assert jl.costs.fine_grained(32, 5.0, 1e9)(cut) == pytest.approx(16e9 * (72 * 1024**2 + 5 * 1024 * 128) + served)
     words = jl.laws["vocabulary"].inputs(non_vocab_params=7e9, vocab_size=6e4, width=4096, characters=1e12)
-    per_character = 0.00639222 * np.log(60) ** 2 - 0.15811069 * np.log(60) + 1.20470122
+    per_character = 0.00639222 * np.log(6e4) ** 2 - 0.15811069 * np.log(6e4) + 1.20470122
     assert jl.costs.vocabulary()(words) == pytest.approx(6e12 * (7e9 + 6e4 * 4096) * per_character)
     words = jl.laws["vocab"].inputs(non_vocab_parameters=7e9, vocab_size=6e4, num_characters=1e12)
     assert jl.costs.vocabulary(4096)(words) == pytest.approx(6e12 * (7e9 + 6e4 * 4096) * per_character)

@@ -90,8 +90,9 @@ def _training_in_bits(inputs: Any, inference_tokens: Any) -> Scalar:
 def vocabulary(width: Any = None) -> Partial:
     """FLOP of training with embeddings: 6 for each token and each parameter (Tao et al. 2024, arXiv:2407.13623).
 
-    A larger vocabulary makes fewer tokens of the same characters, as many as the law `vocabulary` counts, and adds
-    vocab_size * width parameters.
+    A larger vocabulary makes fewer tokens of the same characters and adds vocab_size * width parameters. The tokens are
+    those of the publication's runs, whose FLOP these are. The law `vocabulary` counts about three times as many in its
+    loss.
 
     Args:
         width: Width of the embeddings, for a law without such an input.
@@ -100,7 +101,7 @@ def vocabulary(width: Any = None) -> Partial:
         >>> import jaxlaws as jl
         >>> sizes = {"non_vocab_params": 7e9, "vocab_size": 6e4, "width": 4096, "characters": 1e12}
         >>> print(f"{jl.costs.vocabulary()(jl.laws['vocabulary'].inputs(**sizes)):.4g}")
-        2.889e+22
+        1.039e+22
     """
     return Partial(_vocabulary, width=width)
 
