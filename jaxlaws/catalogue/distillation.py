@@ -56,9 +56,10 @@ LAW = Law(
     title="loss of a student, by the loss of its teacher",
     question="How large a model, on how many tokens?",
     advice=(
-        "For whether a teacher is worth its cost: with enough tokens of its own a student does better without one. A "
-        "better teacher need not make a better student: there is a best one for each. To fit it to your own runs, fix "
-        "the first six coefficients at those of skaling for models without a teacher."
+        "For whether a teacher is worth its cost. With the best teacher for it, a student of the sizes and tokens of "
+        "the runs always does better than without one, by less the more tokens it has; with a given teacher, or where "
+        "the teacher's compute counts, it need not. A better teacher need not make a better student. To fit it to your "
+        "own runs, fix the first six coefficients at those of skaling for models without a teacher."
     ),
     fn=loss,
     inputs=Inputs,
@@ -91,8 +92,8 @@ LAW = Law(
     source=Source(
         reference="Busbridge et al. 2025, arXiv:2502.08606, equation 8 and table 6",
         evidence=(
-            "printed digits, from the text of the paper: 697 runs. Its interval for c1 has no width, so that there are "
-            "no standard errors"
+            "printed digits, from the text of the paper: 697 runs. The form is confirmed elsewhere, and the digits of "
+            "table 6 are not. Its interval for c1 has no width, so that there are no standard errors"
         ),
     ),
     golden=(("busbridge2025", {"params": 1e9, "tokens": 2e10, "teacher_loss": 2.2}, {"loss": 2.316953374937284}),),

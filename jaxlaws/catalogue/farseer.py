@@ -80,7 +80,10 @@ LAW = Law(
     formula="exp(s*params**q + S) + exp(B*params**b + Q - exp(A*params**a + E)*log(tokens))",
     source=Source(
         reference="Li et al. 2025, arXiv:2506.10972",
-        evidence="from a secondary source; R2 0.99873 on the authors' 404 runs",
+        evidence=(
+            "from the code of a benchmark (PlanarG/active-sl), which says that they are those of the paper and its "
+            "notebook; R2 0.99873 on the authors' 404 runs"
+        ),
     ),
     golden=(("all_data", {"params": 1e9, "tokens": 2e10}, {"loss": 0.539408643928975}),),
 )

@@ -36,8 +36,11 @@ LAW = Law(
     title="loss from parameters and tokens, falling to zero",
     question="How large a model, on how many tokens?",
     advice=(
-        "For history, and for small models. Sizes are without embeddings, and its schedules of the learning rate "
-        "favour models that are too large for their tokens: chinchilla corrects that."
+        "For history, and for small models; to plan, take chinchilla. Its tokens are the distinct ones of runs that "
+        "stopped early, whose cost is not 6 FLOP per parameter and token: with it, best sizes grow as compute**0.575, "
+        "where the paper has compute**0.73, from its laws of steps and batches. That both are too large has been laid "
+        "to sizes without embeddings (Pearce and Song 2024, arXiv:2406.12907), and to the last layer, the warm-up and "
+        "the settings of the optimiser, and not to the learning rate's decay (Porian et al. 2024, arXiv:2406.19146)."
     ),
     fn=loss,
     inputs=Inputs,

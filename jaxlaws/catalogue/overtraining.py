@@ -47,8 +47,9 @@ LAW = Law(
     question="How large a model, on how many tokens?",
     advice=(
         "For small models that are trained for much longer than is best for their compute, so that they are cheap to "
-        "serve. At any fixed number of tokens per parameter it is a power law of compute. With task_error it predicts "
-        "scores."
+        "serve. At any fixed number of tokens per parameter it is a power law of compute. The loss is that on the C4 "
+        "validation set, whatever the training set, and wrong by 5 % and more on other text. With task_error it "
+        "predicts scores."
     ),
     fn=loss,
     inputs=Inputs,
@@ -64,7 +65,10 @@ LAW = Law(
     formula="E + exp(-eta*log(6))*(a*params**(-2*eta) + b*tokens**(-2*eta))",
     source=Source(
         reference="Gadre et al. 2024, arXiv:2403.08540",
-        evidence="from the authors' code and runs, five of each training set; the paper prints three digits",
+        evidence=(
+            "from the authors' code and runs, five of each training set, with the loss on C4 validation data; the "
+            "paper prints three digits. Of its held-out runs, that of 1.4e9 parameters on 9e11 tokens is met to 0.7 %"
+        ),
     ),
     golden=(
         ("c4", {"params": 1e9, "tokens": 2e10}, {"loss": 2.740375975994232}),

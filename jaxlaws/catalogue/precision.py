@@ -59,8 +59,9 @@ LAW = Law(
     question="How few bits per number?",
     advice=(
         "For how many parameters few bits are worth, in training, and how few are best: 7 for all numbers alike, at "
-        "any size, which is an extrapolation from small models. Take table2, not the simpler form of the text. What "
-        "rounding after the training costs is in quantization."
+        "any size, which is an extrapolation from small models. A search takes the three kinds of bits apart: 6.5, 8.2 "
+        "and 5.3 are best. Take table2, not the simpler form of the text. What rounding after the training costs is in "
+        "quantization."
     ),
     fn=loss,
     inputs=Inputs,

@@ -51,8 +51,8 @@ LAW = Law(
     question="Which learning rate and batch size?",
     advice=(
         "For a dense model trained with AdamW and a cosine that falls to a fixed small rate, from its size and "
-        "tokens; dense has the printed digits, and dense_mean more of them. It gives the place of the optimum, and not "
-        "what it costs to miss it: see lr_bsz."
+        "tokens; dense has the printed digits, and dense_mean more of them, with errors. It gives the place of the "
+        "optimum, and not what it costs to miss it: see lr_bsz."
     ),
     fn=optimum,
     inputs=Inputs,
@@ -60,7 +60,14 @@ LAW = Law(
     outputs=Outputs,
     groups={
         "dense": Coefs(c=1.79, alpha=-0.713, beta=0.307, d=0.58, gamma=0.571),
-        "dense_mean": Coefs(c=1.7973, alpha=-0.7129, beta=0.3075, d=0.5807, gamma=0.5709),
+        # In the file as logarithms of c and d: .5863077907, -.5435421736.
+        "dense_mean": Coefs(
+            c=1.7973399939,
+            alpha=-0.7129222912,
+            beta=0.3074909504,
+            d=0.5806877084,
+            gamma=0.5709443647,
+        ),
     },
     objective="relative",
     formula="(c*params**alpha*tokens**beta, d*tokens**gamma)",
@@ -69,8 +76,16 @@ LAW = Law(
         "dense_mean": Source(
             reference="Li et al. 2025, arXiv:2503.04715, means of the 1,000 fits to runs drawn again in its repository",
             evidence=(
-                "four digits, from a secondary source. 95 % of the fits have alpha in -0.774 to -0.655, beta in 0.271 "
-                "to 0.345, and gamma in 0.534 to 0.606; how these vary together is not told, so they give no interval"
+                "means and covariance of the fits in the authors' repository, of c and d those of the logarithms. 95 % "
+                "of the fits have alpha in -0.774 to -0.655, beta in 0.271 to 0.345, and gamma in 0.534 to 0.606"
+            ),
+            logs=("c", "d"),
+            covariance=(
+                (0.3890621115,),
+                (-0.01355893897, 0.0008914857372),
+                (-0.005132493532, -0.0001743317885, 0.0003663118429),
+                (0.03838577451, 0.0001884105041, -0.0018404546, 0.1911796359),
+                (-0.00169407104, -7.416720025e-06, 8.058960726e-05, -0.008151572248, 0.0003485179395),
             ),
         )
     },
@@ -83,7 +98,7 @@ LAW = Law(
         (
             "dense_mean",  # published elsewhere as 9.347e-4 and 4.997e6
             {"params": 7e9, "tokens": 1.4e12},
-            {"learning_rate": 0.0009353724032417439, "batch_size": 4990870.734348667},
+            {"learning_rate": 0.0009346840674643904, "batch_size": 4996961.325373091},
         ),
     ),
 )

@@ -11,7 +11,7 @@ from jaxlaws.law import Law, Scalar, Source, record, var
 class Inputs:
     """Inputs of the law."""
 
-    loss: Scalar = var("validation loss", unit="nat/token", aliases=("L",))
+    loss: Scalar = var("loss on C4 validation data", unit="nat/token", aliases=("L",))
 
 
 @record
@@ -27,7 +27,7 @@ class Coefs:
 class Outputs:
     """Outputs of the law."""
 
-    error: Scalar = var("share of wrong answers, the mean over tasks")
+    error: Scalar = var("share of wrong answers, the mean over 17 tasks")
 
 
 def error(c: Coefs, x: Inputs) -> Scalar:
@@ -39,8 +39,8 @@ LAW = Law(
     title="error on tasks from the loss",
     question="What will a task's score be?",
     advice=(
-        "For the mean over many tasks, from the loss that another law predicts on the same validation data. A single "
-        "task can turn: see easy_question. The groups are those of overtraining, one per training set."
+        "For the mean over 17 tasks, from the loss on the C4 validation set, which overtraining predicts for each of "
+        "these training sets; not from a loss on other text. A single task can turn: see easy_question."
     ),
     fn=error,
     inputs=Inputs,
@@ -53,7 +53,10 @@ LAW = Law(
     },
     rises_with=("loss",),
     formula="epsilon - k*exp(-gamma*loss)",
-    source=Source(reference="Gadre et al. 2024, arXiv:2403.08540", evidence="printed digits, from the paper"),
+    source=Source(
+        reference="Gadre et al. 2024, arXiv:2403.08540",
+        evidence="from the authors' code and runs, which give these five digits; the paper prints three",
+    ),
     golden=(
         ("c4", {"loss": 2.8}, {"error": 0.5994893546839094}),
         ("redpajama", {"loss": 2.8}, {"error": 0.5586283633274054}),
