@@ -167,6 +167,7 @@ def hessian(law: Law, group: Any, inputs: Any = None, /, *, weights: Any = None,
         A record of records: `h.tokens.params` is the derivative with respect to tokens and params, of the batch shape,
         then the axes of the first and of the second input. It is computed in float64 and rounded to the dtype of the
         inputs. What is too small for that is NaN, and not 0: in float32, below 1.2e-38; give float64 inputs then.
+        (`jax.hessian` of a call of the law computes in the dtype of the inputs, where parts of it can underflow.)
 
     Example:
         >>> import jaxlaws as jl
