@@ -38,7 +38,7 @@ from jaxlaws.optimize.allocation import Allocation, allocate
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.plots import plot_allocation, plot_fit, plot_mixture
 from jaxlaws.scores import Scores, evaluate
-from jaxlaws.tables import DataError, RangeWarning, gradient_table, predict_table, read_table
+from jaxlaws.tables import DataError, MissingWarning, RangeWarning, gradient_table, predict_table, read_table
 
 __all__ = [
     "Allocation",
@@ -52,6 +52,7 @@ __all__ = [
     "Law",
     "Level",
     "Matrix",
+    "MissingWarning",
     "Mixture",
     "RangeWarning",
     "Scalar",

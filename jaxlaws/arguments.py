@@ -20,11 +20,13 @@ __all__ = [
     "beyond_setting",
     "broadcast_shape",
     "by_name",
+    "check_kind",
     "check_law",
     "check_weights",
     "group_ids",
     "number",
     "setting",
+    "unmasked",
 ]
 
 
@@ -70,8 +72,15 @@ def setting(dtype: Any) -> contextlib.AbstractContextManager[Any]:
 
 def check_law(law: Any) -> None:
     """A TypeError for what is not a law, such as the name of one."""
-    if not isinstance(law, Law):
-        raise TypeError(f"a law such as jl.laws['parallel'] is needed, not {law!r}")
+    check_kind(law, Law, "a law such as jl.laws['parallel']")
+
+
+def check_kind(value: Any, kind: Any, needed: str) -> None:
+    """A TypeError, in one line, for a value of another kind than is needed."""
+    if not isinstance(value, kind):
+        shown = " ".join(repr(value).split())
+        shown = shown if len(shown) <= 60 else type(value).__name__
+        raise TypeError(f"{needed} is needed, not {shown}")
 
 
 def check_weights(law: Law, weights: Any) -> None:
@@ -117,7 +126,7 @@ def _takes(law: Law) -> str:
 def number(value: Any, name: str) -> Any:
     """A NumPy or JAX array of floating-point numbers or integers."""
     try:
-        array = value if isinstance(value, jax.Array) else np.asarray(value)
+        array = value if isinstance(value, jax.Array) else unmasked(value)
     except jax.errors.TracerArrayConversionError:  # a list of tracers
         array = jnp.asarray(value)
     if array.dtype == np.longdouble:
@@ -127,6 +136,16 @@ def number(value: Any, name: str) -> Any:
         if array.dtype == object and all(isinstance(x, (int, float)) for x in np.ravel(array)):
             return array.astype(np.float64)
         raise TypeError(f"{name} must hold numbers, not {array.dtype}")
+    return array
+
+
+def unmasked(value: Any) -> np.ndarray:
+    """A NumPy array, of a masked one with NaN for numbers that are masked, and None for anything else."""
+    array = np.asarray(value)
+    if isinstance(value, np.ma.MaskedArray) and value.mask.dtype == bool and value.mask.any():
+        numeric = np.issubdtype(array.dtype, np.number)
+        array = array.astype(np.result_type(array.dtype, np.float32) if numeric else object)
+        array[value.mask] = np.nan if numeric else None
     return array
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxlaws.arguments import check_kind
 from jaxlaws.fitting.bootstrap import Draws
 from jaxlaws.fitting.estimation import Fit, check_level
 from jaxlaws.fitting.intervals import predict_interval
@@ -112,6 +113,7 @@ def plot_mixture(
         'proportion'
     """
     tail = (1 - check_level(level)) / 2
+    check_kind(result, Mixture, "the answer of jl.optimize_mixture")
     p = np.asarray(result.proportions)
     if p.ndim != 2:
         raise ValueError(f"proportions must have axes of draws and of domains, not shape {p.shape}")
@@ -184,6 +186,7 @@ def plot_allocation(result: Allocation, best: Allocation | None = None, draws: i
         ['params (parameters)', 'tokens', 'loss']
     """
     tail = (1 - check_level(level)) / 2
+    check_kind(result, Allocation, "the answer of jl.allocate")
     shape = np.shape(result.loss)
     if len(shape) != 2 or draws not in (0, 1, -1, -2):
         raise ValueError(f"the answer must have an axis of draws and one of budgets; it has shape {shape}")
@@ -256,6 +259,7 @@ def _count_text(found: np.ndarray) -> str:
 
 
 def _fit_of(fit: Fit | Draws) -> Fit:
+    check_kind(fit, (Fit, Draws), "a fit, as jl.fit gives one,")
     if isinstance(fit, Fit):
         return fit
     if fit.fit is None:
@@ -320,7 +324,7 @@ def _group(source: Fit, name: str) -> _Group:
     if (predicted[counted] > 0).all() or (predicted[counted] < 0).all():
         with np.errstate(divide="ignore", invalid="ignore"):  # of runs that did not count
             unit, residual = "%", 100 * residual / np.abs(predicted)
-    mine = runs.group == list(source.coefs).index(name)
+    mine = (runs.group == list(source.coefs).index(name)) & ~runs.left_out
     return _Group(
         name=name,
         inputs={v.name: np.asarray(getattr(runs.inputs, v.name), np.float64)[mine] for v in variables(runs.law.inputs)},

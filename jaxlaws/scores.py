@@ -8,9 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from jaxlaws.arguments import check_law
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law
-from jaxlaws.tables import DataError, as_frame, missing, numbers, read
+from jaxlaws.tables import (
+    DataError,
+    LeftOut,
+    as_frame,
+    find,
+    hinted,
+    incomplete,
+    input_names,
+    measurements,
+    missing,
+    read,
+)
 
 __all__ = ["Scores", "Tally", "evaluate", "scores_of"]
 
@@ -34,7 +46,7 @@ class Scores:
     outputs: Mapping[str, Mapping[str, float]]
 
 
-def evaluate(law: Law, group: Any, table: Any) -> Scores:
+def evaluate(law: Law, group: Any, table: Any, *, drop_missing: bool = False) -> Scores:
     """Score a law on a table of measured runs: over all rows of all groups, per output.
 
     Args:
@@ -42,12 +54,16 @@ def evaluate(law: Law, group: Any, table: Any) -> Scores:
         group: As for [`predict_table`][jaxlaws.predict_table]: a group, coefficients, the column that holds each row's
             group, or None for the column `group`.
         table: A table with the columns of the inputs and of the outputs (`law.output_columns`).
+        drop_missing: Leave out runs that lack a number, with a warning that counts them.
 
     Returns:
         The scores.
 
     Raises:
         DataError: A column is missing or cannot be used, or there are no rows.
+
+    Warns:
+        MissingWarning: Runs were left out.
 
     Example:
         >>> import jaxlaws as jl
@@ -56,16 +72,25 @@ def evaluate(law: Law, group: Any, table: Any) -> Scores:
         >>> round(scores.r2, 4)
         0.9913
     """
-    tally = Tally(law)
-    tally.add(as_frame(table), group)
-    return tally.scores()
+    check_law(law)
+    tally = Tally(law, drop_missing)
+    used = {*input_names(law), *law.output_columns, "group", *([group] if isinstance(group, str) else [])}
+    tally.add(as_frame(table, used), group)
+    scores = tally.scores()
+    tally.left_out.warn()
+    return scores
 
 
 class Tally:
-    """The errors of a law on a table, added up over batches of it."""
+    """The errors of a law on a table, added up over batches of it.
 
-    def __init__(self, law: Law):
-        self._law = law
+    Attributes:
+        left_out: The runs that were left out.
+    """
+
+    def __init__(self, law: Law, drop_missing: bool = False):
+        self._law, self._drop_missing = law, drop_missing
+        self.left_out = LeftOut()
         self._squared = self._absolute = np.zeros(len(law.output_columns))
         self._measured: list[np.ndarray] = []
 
@@ -75,11 +100,19 @@ class Tally:
         for column in law.output_columns:
             if column not in frame.columns:
                 raise missing(frame.columns, column)
-        rows = read(law, frame, group, dtype=np.float64, first_row=first_row)
-        columns = [numbers(frame, column, first_row) for column in law.output_columns]
-        measured = np.stack(columns, axis=-1).astype(np.float64, copy=False)
+        used = np.ones(len(frame), bool)
+        if self._drop_missing:
+            inputs = [find(frame, v, column) for v, column in law.columns]
+            gaps = incomplete(frame, [*inputs, *law.output_columns], first_row)
+            used = ~np.logical_or.reduce([~used, *gaps.values()])
+            self.left_out.add(gaps, ~used)
+            if not used.any():
+                return len(frame)
+        with hinted():
+            rows = read(law, frame, group, dtype=np.float64, first_row=first_row, unused=~used)
+            measured = measurements(law, frame, first_row, ~used)[used]
         (predicted,) = tabulate(law, ("value",), rows.group, rows.inputs, rows.count)
-        error = predicted.reshape(measured.shape) - measured
+        error = predicted.reshape(len(frame), len(law.output_columns))[used] - measured
         self._squared = self._squared + (error**2).sum(axis=0)
         self._absolute = self._absolute + np.abs(error).sum(axis=0)
         self._measured.append(measured)
@@ -89,7 +122,7 @@ class Tally:
         """The scores of all rows added."""
         measured = np.concatenate(self._measured) if self._measured else np.zeros((0, 1))
         if not len(measured):
-            raise DataError("the table has no rows")
+            raise DataError(str(self.left_out) if self.left_out.rows else "the table has no rows")
         return _scores(self._law, self._squared, self._absolute, measured)
 
 

@@ -7,24 +7,34 @@ table holds them contiguously as floats. Everything is checked before anything i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 from narwhals.exceptions import DuplicateError
 
-from jaxlaws.arguments import Choice, group_ids
+from jaxlaws.arguments import Choice, check_law, group_ids, unmasked
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, UnknownNameError, Var, stack, variables
 
-__all__ = ["DataError", "Outside", "RangeWarning", "gradient_table", "predict_table", "read_table"]
+__all__ = [
+    "DataError",
+    "LeftOut",
+    "MissingWarning",
+    "Outside",
+    "RangeWarning",
+    "gradient_table",
+    "predict_table",
+    "read_table",
+]
 
 Frame = nw.DataFrame[Any]
 
@@ -35,8 +45,16 @@ class DataError(ValueError):
     """A table that cannot be used; the message names the column and the rows."""
 
 
+class NoValueError(DataError):
+    """A column without a value in some rows, or with NaN."""
+
+
 class NoGroupError(DataError):
     """A table that does not say which of several groups its rows belong to."""
+
+
+class MissingWarning(UserWarning):
+    """Runs without a value were left out, as `drop_missing` asks for; the message counts them."""
 
 
 class RangeWarning(UserWarning):
@@ -168,13 +186,8 @@ def gradient_table(
 
 
 def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights: Any, dtype: Any, strict: bool) -> Any:
-    if isinstance(table, Mapping):  # the other columns of a dict may be anything
-        used = {*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases), "group"}
-        used |= {group} if isinstance(group, str) else set()
-        rows = next((len(column) for name, column in table.items() if name in used), 0)
-        frame = as_frame({name: column if name in used else [None] * rows for name, column in table.items()})
-    else:
-        frame = as_frame(table)
+    check_law(law)
+    frame = as_frame(table, {*input_names(law), "group", *([group] if isinstance(group, str) else [])})
     inputs = read(law, frame, group, dtype=dtype)
     outside = Outside(law)
     if not isinstance(inputs.group, Choice):  # coefficients of the caller's own have a range of their own
@@ -203,11 +216,36 @@ class Rows:
     count: int
 
 
-def as_frame(table: Any) -> Frame:
-    """Any table as a narwhals DataFrame."""
+def _native(values: np.ndarray) -> np.ndarray:
+    """Numbers in the order of bytes of this machine, and in at most 64 bits."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    return values.astype(f"{kind}{min(size, 8)}", copy=False) if kind in "fiu" else values
+
+
+@contextlib.contextmanager
+def hinted() -> Iterator[None]:
+    """Add to errors of missing values what can be done about them."""
+    try:
+        yield
+    except NoValueError as error:
+        raise NoValueError(f"{error}; drop_missing=True leaves such runs out") from None
+
+
+def input_names(law: Law) -> set[str]:
+    """All names that columns of a law's inputs may have."""
+    return {*law.input_columns, *(alias for v in variables(law.inputs) for alias in v.aliases)}
+
+
+def as_frame(table: Any, used: Collection[str] | None = None) -> Frame:
+    """Any table as a narwhals DataFrame; of the columns of a dict, all but those in `used` may be anything."""
     try:
         if isinstance(table, Mapping):
-            return nw.from_dict({name: _host(column) for name, column in table.items()}, backend="pyarrow")
+            import pyarrow as pa
+
+            names = [name for name in table if isinstance(name, str)]
+            held = {name: _held(table[name]) for name in names if used is None or name in used}
+            nothing = pa.nulls(len(next(iter(held.values()), ())))  # in the others, of which the names matter
+            table = pa.table({name: held.get(name, nothing) for name in names})
         return nw.from_native(table, eager_only=True)
     except (TypeError, ValueError, DuplicateError) as error:
         kind = f"{type(table).__module__}.{type(table).__name__}"
@@ -217,19 +255,42 @@ def as_frame(table: Any) -> Frame:
         raise DataError(f"not a table of columns with different names and one length: {kind}: {reason}") from None
 
 
-def _host(column: Any) -> Any:
-    return column if isinstance(column, list) else np.asarray(column)
+def _held(column: Any) -> Any:
+    """A column of a dict as Arrow holds it, without a copy where that is possible."""
+    import pyarrow as pa
+
+    if isinstance(column, (pa.Array, pa.ChunkedArray)):
+        return column
+    try:
+        return pa.array(column if isinstance(column, list) else _native(unmasked(column)))
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        pass
+    values = np.empty(len(column), object)
+    values[:] = list(column)
+    if all(isinstance(x, (int, float)) for x in values):  # integers beyond 64 bits
+        return pa.array(values.astype(np.float64))
+    return pa.array([str(x) for x in values])  # complex numbers, for example
 
 
-def read(law: Law, frame: Frame, group: Any = None, *, dtype: Any = None, first_row: int = 0) -> Rows:
+def read(
+    law: Law,
+    frame: Frame,
+    group: Any = None,
+    *,
+    dtype: Any = None,
+    first_row: int = 0,
+    unused: np.ndarray | None = None,
+) -> Rows:
     """The inputs of a law from a table, checked, and the group; errors count rows from `first_row`."""
-    columns, inputs = read_inputs(law, frame, dtype=dtype, first_row=first_row)
+    columns, inputs = read_inputs(law, frame, dtype=dtype, first_row=first_row, unused=unused)
     return Rows(columns=columns, inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
 
 
-def read_inputs(law: Law, frame: Frame, *, dtype: Any = None, first_row: int = 0) -> tuple[list[np.ndarray], Any]:
-    """The inputs as columns and as a record."""
-    columns = [numbers(frame, _find(frame, v, column), first_row) for v, column in law.columns]
+def read_inputs(
+    law: Law, frame: Frame, *, dtype: Any = None, first_row: int = 0, unused: np.ndarray | None = None
+) -> tuple[list[np.ndarray], Any]:
+    """The inputs as columns and as a record; rows marked as `unused` repeat another one."""
+    columns = [numbers(frame, find(frame, v, column), first_row, unused) for v, column in law.columns]
     if dtype is None:
         dtype = np.result_type(np.float32, *columns)
     if not np.issubdtype(dtype, np.floating):
@@ -263,23 +324,96 @@ def _as_dtype(values: np.ndarray, column: str, dtype: Any, first_row: int) -> np
     return found
 
 
-def numbers(frame: Frame, column: str, first_row: int) -> np.ndarray:
-    """A column of numbers as a NumPy array, with an error for text and missing values."""
-    series = frame[column]
-    if not series.dtype.is_numeric():
-        raise DataError(f"column {column!r} must hold numbers; it holds {series.dtype}")
+def numbers(frame: Frame, column: str, first_row: int, unused: np.ndarray | None = None) -> np.ndarray:
+    """A column of numbers as a NumPy array, with an error for text and missing values.
+
+    Rows marked as `unused` need no value: they get that of the first row that is used.
+    """
+    values, absent = _numbers(frame, column, first_row)
+    if unused is not None and unused.any():
+        values = values.copy()
+        values[unused] = values[np.argmin(unused)]
+        absent = {kind: rows & ~unused for kind, rows in absent.items()}
+    for kind, rows in absent.items():
+        if rows.any():
+            raise NoValueError(f"column {column!r} {kind}: {rows_text(rows, first_row)}")
+    return values
+
+
+def measurements(law: Law, frame: Frame, first_row: int, unused: np.ndarray | None = None) -> np.ndarray:
+    """The measured outputs, [row, output], in float64; rows marked as `unused` repeat another one."""
+    for column in law.output_columns:
+        if column not in frame.columns:
+            raise missing(frame.columns, column)
+    columns = [numbers(frame, column, first_row, unused) for column in law.output_columns]
+    measured = np.stack(columns, axis=-1).astype(np.float64, copy=False)
+    for column, values in zip(law.output_columns, measured.T, strict=True):
+        if np.isinf(values).any():
+            raise NoValueError(f"column {column!r} is infinite: {rows_text(np.isinf(values), first_row)}")
+    return measured
+
+
+def incomplete(frame: Frame, columns: Iterable[str], first_row: int) -> dict[str, np.ndarray]:
+    """The rows in which each of these columns of numbers has no finite value, where there are any."""
+    found = {}
+    for column in columns:
+        values, absent = _numbers(frame, column, first_row)
+        rows = np.logical_or.reduce([*absent.values(), np.isinf(values)])
+        if rows.any():
+            found[column] = rows
+    return found
+
+
+def _numbers(frame: Frame, column: str, first_row: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A column of numbers as a NumPy array, and the rows that have no value, and those that have NaN."""
+    series, dtype = frame[column], _dtype(frame, column)
+    if series.implementation.is_pandas_like() and dtype == nw.Unknown:  # what narwhals has no name for
+        values = _native(series.to_native().to_numpy())
+        if values.dtype.kind in "fiu":
+            series = nw.new_series(column, values, backend="pandas")
+            dtype = series.dtype
+    if not dtype.is_numeric():
+        raise DataError(f"column {column!r} must hold numbers; it holds {dtype}{_wrong(series, first_row)}")
+    absent = {}
     if series.null_count():
-        raise DataError(f"column {column!r} has no value: {rows_text(series.is_null().to_numpy(), first_row)}")
-    if series.implementation.is_pyarrow() and not series.dtype.is_decimal():
+        absent["has no value"] = series.is_null().to_numpy()
+        series = series.fill_null(0)
+    if series.implementation.is_pyarrow() and not dtype.is_decimal():
         array = series.to_native()  # in one piece it is not copied, and to_numpy() would load pandas
         values = np.from_dlpack(array.chunk(0) if array.num_chunks == 1 else array.combine_chunks())
     else:
-        values = np.asarray(series.to_numpy())
+        wide = dtype in (nw.Int128, nw.UInt128)  # which NumPy has not
+        values = np.asarray((series.cast(nw.Float64) if wide else series).to_numpy())
     if values.dtype.kind not in "fiu":  # decimals
         values = values.astype(np.float64)
     if values.dtype.kind == "f" and values.size and np.isnan(values.min()):
-        raise DataError(f"column {column!r} is not a number (NaN): {rows_text(np.isnan(values), first_row)}")
-    return values
+        absent["is not a number (NaN)"] = np.isnan(values)
+    return values, absent
+
+
+def _dtype(frame: Frame, column: str) -> Any:
+    try:
+        return frame[column].dtype
+    except ValueError as error:  # a type that narwhals does not know
+        raise DataError(f"column {column!r} must hold numbers; its type cannot be read: {error}") from None
+
+
+def _wrong(series: nw.Series[Any], first_row: int) -> str:
+    """The first value of a column that is no number, or if all are, as texts may be, the first."""
+    values = [(row, value) for row, value in enumerate(series.to_list(), first_row) if value is not None]
+    row, value = next(((row, value) for row, value in values if not _is_number(value)), (values or [(0, None)])[0])
+    text = repr(value) if isinstance(value, str) else " ".join(str(value).split())
+    return "" if value is None else f": {text if len(text) <= 40 else text[:37] + '...'} in row {row}"
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def results(
@@ -314,7 +448,8 @@ def results(
     return new
 
 
-def _find(frame: Frame, v: Var, column: str) -> str:
+def find(frame: Frame, v: Var, column: str) -> str:
+    """The name of the column of an input, or the one of its aliases, that a table has."""
     if column in frame.columns:
         return column
     found = [alias for alias in v.aliases if alias in frame.columns]
@@ -328,11 +463,14 @@ def _find(frame: Frame, v: Var, column: str) -> str:
 def missing(columns: Sequence[str], column: str, aliases: Sequence[str] = ()) -> DataError:
     """The error for a column that a table with these columns does not have."""
     other = f" (nor {', '.join(map(repr, aliases))})" if aliases else ""
-    folded = {name.strip().casefold().replace(" ", "_"): name for name in columns}
+    words = [name for name in columns if isinstance(name, str)]
+    folded = {name.strip().casefold().replace(" ", "_"): name for name in words}
     near = [folded[name] for name in difflib.get_close_matches(column.casefold(), folded, n=1)]
     has = ", ".join(map(repr, columns[:20])) + (", ..." if len(columns) > 20 else "")
     hint = f"; did you mean {near[0]!r}?" if near else f"; the table has {has or 'no columns'}"
-    if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in columns[0]]):
+    if columns and not words:
+        hint += ", and names of columns must be text"
+    if len(columns) == 1 and (marks := [mark for mark in ";\t|" if mark in str(columns[0])]):
         hint = f"; the columns seem to be separated by {marks[0]!r}, where a comma is needed"
     return DataError(f"no column {column!r}{other}{hint}")
 
@@ -393,6 +531,11 @@ def _ids(law: Law, groups: Mapping[str, Any], names: nw.Series[Any], first_row: 
         raise DataError(f"column {names.name!r} has no value: {rows_text(names.is_null().to_numpy(), first_row)}")
     if len(names) and names.dtype not in (nw.String, nw.Object):
         raise DataError(f"column {names.name!r} must hold names of groups; it holds {names.dtype}")
+    if names.dtype == nw.Object:
+        for row, name in enumerate(names.to_list(), first_row):
+            if not isinstance(name, str):
+                kind = type(name).__name__
+                raise DataError(f"column {names.name!r} must hold names of groups; it holds a {kind} in row {row}")
     for name in names.unique().to_list():
         if name not in positions:
             error = UnknownNameError.of(f"group of {law.name}", name, groups)
@@ -418,6 +561,30 @@ def rows_text(bad: np.ndarray, first_row: int) -> str:
     if len(rows) == 1:
         return f"row {text}"
     return f"rows {text}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+
+
+@dataclasses.dataclass
+class LeftOut:
+    """How many rows of a table were left out, as they have no value; counts add up over batches."""
+
+    rows: int = 0
+    of: int = 0
+    columns: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def add(self, gaps: Mapping[str, np.ndarray], left_out: np.ndarray) -> None:
+        """Count the rows of one batch, with the rows in which each column has no value."""
+        self.rows += int(left_out.sum())
+        self.of += len(left_out)
+        self.columns.update({column: int((rows & left_out).sum()) for column, rows in gaps.items()})
+
+    def warn(self, stacklevel: int = 3) -> None:
+        """Warn the caller of the function that calls this, if there are any."""
+        if self.rows:
+            warnings.warn(str(self), MissingWarning, stacklevel=stacklevel)
+
+    def __str__(self) -> str:
+        parts = [f"{column} in {count:,}" for column, count in self.columns.items() if count]
+        return f"{self.rows:,} of {self.of:,} runs were left out, which have no value: {', '.join(parts)}"
 
 
 @dataclasses.dataclass

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxlaws.arguments import check_kind, check_law
 from jaxlaws.fitting.estimation import Fit, check_level, problem, records
 from jaxlaws.fitting.levenberg_marquardt import Found
 from jaxlaws.fitting.starts import solve_all
@@ -101,6 +102,7 @@ def bootstrap(fit: Fit, draws: int = 1000, *, clusters: Any = None, seed: int = 
         >>> law(draws.coefs["all_data"], sft_data_size=1e6).shape
         (200,)
     """
+    check_kind(fit, Fit, "a fit, as jl.fit gives one,")
     if draws < 2:
         raise ValueError(f"there must be at least 2 draws, not {draws}")
     runs, form = fit.runs, fit.form
@@ -180,6 +182,7 @@ def published_draws(law: Law, group: str | None = None, draws: int = 2000, *, se
         >>> print(np.quantile(plan.inputs.tokens / plan.inputs.params, [0.05, 0.95]).round())  # far from sure
         [ 9. 37.]
     """
+    check_law(law)
     if group is not None and group not in law.groups:
         raise UnknownNameError.of(f"group of {law.name}", group, law.groups)
     known = [name for name in law.groups if law.covariance_of(name) is not None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlaws.arguments import check_law
+from jaxlaws.arguments import check_kind, check_law
 from jaxlaws.catalogue import laws as catalogue
 from jaxlaws.fitting.estimation import Fit, fit_runs
 from jaxlaws.fitting.holdout import (
@@ -18,7 +18,6 @@ from jaxlaws.fitting.holdout import (
     HoldOut,
     ScaleOut,
     coefficient_count,
-    frame_of,
     hold_out_runs,
     in_words,
     score_steps,
@@ -26,10 +25,10 @@ from jaxlaws.fitting.holdout import (
     steps_of,
 )
 from jaxlaws.fitting.objectives import OBJECTIVES
-from jaxlaws.fitting.runs import Runs, read_runs
-from jaxlaws.fitting.scales import WITHIN, chosen
+from jaxlaws.fitting.runs import Runs, opened, read_runs, sized
+from jaxlaws.fitting.scales import WITHIN, chosen, names_in
 from jaxlaws.law import Law
-from jaxlaws.tables import DataError
+from jaxlaws.tables import DataError, find
 
 __all__ = ["Compared", "Comparison", "aicc", "compare", "compare_frame"]
 
@@ -141,6 +140,7 @@ def compare(
     smallest: int = SMALLEST,
     within: float = WITHIN,
     weights: Any = None,
+    drop_missing: bool = False,
     starts: int | None = None,
     seed: int = 0,
 ) -> Comparison:
@@ -160,6 +160,7 @@ def compare(
         smallest: As for `leave_one_scale_out`.
         within: As for `leave_one_scale_out`.
         weights: As for `fit`.
+        drop_missing: Leave out runs that lack a number that one of the laws needs, as for `fit`.
         starts: How many starts each search has; by default as for [`fit`][jaxlaws.fit].
         seed: Another seed gives other starts.
 
@@ -182,20 +183,27 @@ def compare(
         ─────────────────────────────────────────────────────────────────────
         sft      0.729496           0.0247    0.999157              3   -67.2
     """
+    check_kind(laws, (str, Law, Iterable), "a list of laws")
     found = [laws] if isinstance(laws, (str, Law)) else list(laws)
-    return compare_frame(
-        [catalogue[law] if isinstance(law, str) else law for law in found],
-        frame_of(table),
-        group,
-        holdout=holdout,
-        by=by,
-        objective=objective,
-        smallest=smallest,
-        within=within,
-        weights=weights,
-        starts=starts,
-        seed=seed,
-    )
+    chosen = [catalogue[law] if isinstance(law, str) else law for law in found]
+    for law in chosen:
+        check_law(law)
+    named = names_in(holdout) if isinstance(holdout, str) else []
+    with opened(table, chosen, [*named, by, group, weights]) as frame:
+        return compare_frame(
+            chosen,
+            frame,
+            group,
+            holdout=holdout,
+            by=by,
+            objective=objective,
+            smallest=smallest,
+            within=within,
+            weights=weights,
+            drop_missing=drop_missing,
+            starts=starts,
+            seed=seed,
+        )
 
 
 def compare_frame(
@@ -208,6 +216,7 @@ def compare_frame(
     smallest: int = SMALLEST,
     within: float = WITHIN,
     weights: Any = None,
+    drop_missing: bool = False,
     first_row: int = 0,
     **options: Any,
 ) -> Comparison:
@@ -220,7 +229,10 @@ def compare_frame(
         check_law(law)
         if law in laws[:i]:
             raise ValueError(f"{law.name} is given twice")
-    all_runs = [_read(law, frame, group, weights, first_row) for law in laws]
+    given = [pair for law in laws for pair in sized(law, frame.columns).columns]
+    needed = [find(frame, v, c) for v, c in given if not {c, *v.aliases}.isdisjoint(frame.columns)]
+    all_runs = [_read(law, frame, group, weights, drop_missing, needed, first_row) for law in laws]
+    all_runs[0].dropped.warn(4)
     first = all_runs[0].law
     for runs in all_runs:
         if runs.law.output_columns != first.output_columns:
@@ -228,7 +240,7 @@ def compare_frame(
             raise DataError("laws that predict different columns cannot be compared: " + ", ".join(said))
     mask = steps = None
     if holdout is not None:
-        mask = chosen(holdout, frame, laws, first_row)
+        mask = chosen(holdout, frame, laws, first_row, all_runs[0].left_out)
     elif by is not None:
         most = max(coefficient_count(runs.law, options) for runs in all_runs)
         steps = steps_of(all_runs[0], frame, laws, by, most, smallest, within)
@@ -280,6 +292,7 @@ def aicc(fit: Fit) -> float:
         >>> bool(abs(jl.aicc(fit) - expected) < 1e-9)
         True
     """
+    check_kind(fit, Fit, "a fit, as jl.fit gives one,")
     runs = fit.runs
     counted = runs.weights > 0
     weights = np.repeat(runs.weights[counted], runs.measured.shape[1])
@@ -324,11 +337,13 @@ def _integral(s: float, delta: float) -> float:
     return inside + 2 * s / delta * math.exp(-(delta**2) / (2 * s))
 
 
-def _read(law: Law, frame: Any, group: str | None, weights: Any, first_row: int) -> Runs:
+def _read(
+    law: Law, frame: Any, group: str | None, weights: Any, drop_missing: bool, needed: Any, first_row: int
+) -> Runs:
     try:
-        return read_runs(law, frame, group, weights, first_row=first_row)
+        return read_runs(law, frame, group, weights, drop_missing=drop_missing, also=needed, first_row=first_row)
     except DataError as error:
-        raise DataError(f"{law.name}: {error}") from None
+        raise type(error)(f"{law.name}: {error}") from None
 
 
 def _names(laws: Sequence[Law]) -> list[str]:

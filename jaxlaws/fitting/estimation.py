@@ -69,6 +69,7 @@ class Fit:
         freedom: How many runs are left per group when every coefficient has one; for separate outputs, the least.
         flags: What to know of each group before one relies on it, in words; empty if there is nothing.
         residuals: Measured less predicted, in the order of the table, [run] or [run, output]; those of weight 0, too.
+            NaN where a run is left out, since it lacks a number.
         scores: Scores on the runs of the fit, without those of weight 0.
         runs: The runs.
         form: What was fitted, for `bootstrap`.
@@ -160,6 +161,7 @@ def fit(
     *,
     objective: str | None = None,
     weights: Any = None,
+    drop_missing: bool = False,
     shared: Iterable[str] | None = None,
     fixed: Mapping[str, Any] | None = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
@@ -180,7 +182,9 @@ def fit(
             "relative" ones (both halved), or "huber_log", Huber's function (delta = 1e-3) of the error of the
             logarithm, as in Hoffmann et al. 2022. By default that of the law.
         weights: Weight of each run in that sum, an array or the name of a column; by default 1. A run of weight 2
-            counts like two runs; one of weight 0 does not count.
+            counts like two runs; one of weight 0 does not count, and may lack any number.
+        drop_missing: Leave out runs that lack a number (an input, an output or the weight), such as those that diverged
+            and have NaN for a loss, as if their weight were 0, with a warning that counts them.
         shared: Names of coefficients that have one value for all groups; by default those of the law.
         fixed: Values of coefficients that are not fitted.
         bounds: Least and largest value of a coefficient, None for no bound, in place of those of the law.
@@ -195,6 +199,9 @@ def fit(
     Raises:
         DataError: A column is missing or holds what cannot be used.
 
+    Warns:
+        MissingWarning: Runs were left out.
+
     Example:
         >>> import numpy as np, jaxlaws as jl
         >>> law = jl.laws["sft"]
@@ -205,8 +212,10 @@ def fit(
         {'L_inf': 0.98, 'A': 4.79, 'alpha': 0.29}
     """
     check_law(law)
+    runs = read_runs(law, table, group, weights, drop_missing=drop_missing)
+    runs.dropped.warn()
     return fit_runs(
-        read_runs(law, table, group, weights),
+        runs,
         objective=objective,
         shared=shared,
         fixed=fixed,
@@ -377,6 +386,7 @@ def _assembled(
     coefs = records(form, x, fixed)
     flags = _flags(runs, form, converged, spread_of)
     residuals = runs.measured - in_table_order(runs, form, predicted)
+    residuals[runs.left_out] = np.nan
     counted = runs.weights > 0
     scores = scores_of(law, (runs.measured - residuals)[counted], runs.measured[counted])
 

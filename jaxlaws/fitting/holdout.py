@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 
 from jaxlaws.arguments import check_law
 from jaxlaws.fitting.estimation import Fit, fit_runs
-from jaxlaws.fitting.runs import Runs, read_runs
-from jaxlaws.fitting.scales import WITHIN, chosen, column_of, levels_of, name_of
+from jaxlaws.fitting.runs import Runs, opened, read_runs
+from jaxlaws.fitting.scales import WITHIN, chosen, column_of, levels_of, name_of, names_in
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import Scores, scores_of
-from jaxlaws.tables import DataError, as_frame, numbers, read_table
+from jaxlaws.tables import DataError, numbers
 
 __all__ = [
     "HoldOut",
@@ -25,7 +24,6 @@ __all__ = [
     "ScaleOut",
     "Steps",
     "coefficient_count",
-    "frame_of",
     "hold_out",
     "hold_out_runs",
     "in_words",
@@ -108,7 +106,14 @@ class ScaleOut:
 
 
 def hold_out(
-    law: Law, table: Any, holdout: Any, group: str | None = None, *, weights: Any = None, **options: Any
+    law: Law,
+    table: Any,
+    holdout: Any,
+    group: str | None = None,
+    *,
+    weights: Any = None,
+    drop_missing: bool = False,
+    **options: Any,
 ) -> HoldOut:
     """Fit a law to some of the runs in a table, and score it on the others.
 
@@ -122,6 +127,7 @@ def hold_out(
             other names of inputs; a name with spaces or signs in it goes in quotes.
         group: The column that holds each run's group, as for `fit`.
         weights: Weight of each run, as for `fit`. Scores do not weigh; runs of weight 0 are neither fitted nor scored.
+        drop_missing: Leave out runs that lack a number, as for `fit`.
         **options: The other options of `fit`.
 
     Returns:
@@ -144,13 +150,16 @@ def hold_out(
         True
     """
     check_law(law)
-    frame = frame_of(table)
-    return hold_out_runs(read_runs(law, frame, group, weights), frame, holdout, **options)
+    named = names_in(holdout) if isinstance(holdout, str) else []
+    with opened(table, [law], [*named, group, weights]) as frame:
+        runs = read_runs(law, frame, group, weights, drop_missing=drop_missing)
+        runs.dropped.warn()
+        return hold_out_runs(runs, frame, holdout, **options)
 
 
 def hold_out_runs(runs: Runs, frame: Any, holdout: Any, **options: Any) -> HoldOut:
     """The same for runs that were read, and the table that they are from."""
-    test = chosen(holdout, frame, [runs.law], runs.first_row) & (runs.weights > 0)
+    test = chosen(holdout, frame, [runs.law], runs.first_row, runs.left_out) & (runs.weights > 0)
     train = ~test & (runs.weights > 0)
     name = name_of(holdout)
     if not test.any():
@@ -183,6 +192,7 @@ def leave_one_scale_out(
     smallest: int = SMALLEST,
     within: float = WITHIN,
     weights: Any = None,
+    drop_missing: bool = False,
     **options: Any,
 ) -> ScaleOut:
     """Fit a law to the runs of smaller scales, and score it on those of the next, from scale to scale upwards.
@@ -197,6 +207,7 @@ def leave_one_scale_out(
         within: Values that differ by no more than this share are one level. By default 5 %, since sizes grow a little
             with other things than scale; with 0, or where some value is not positive, every value is a level.
         weights: Weight of each run, as for `fit`. Scores do not weigh; runs of weight 0 are neither fitted nor scored.
+        drop_missing: Leave out runs that lack a number, as for `fit`.
         **options: The other options of `fit`.
 
     Returns:
@@ -218,15 +229,11 @@ def leave_one_scale_out(
         (6, 'no runs at smaller levels')
     """
     check_law(law)
-    frame = frame_of(table)
-    runs = read_runs(law, frame, group, weights)
-    steps = steps_of(runs, frame, [law], column, coefficient_count(runs.law, options), smallest, within)
-    return score_steps(runs, steps, **options)
-
-
-def frame_of(table: Any) -> Any:
-    """A table of any kind, or in a file, as a frame."""
-    return as_frame(read_table(table) if isinstance(table, (str, os.PathLike)) else table)
+    with opened(table, [law], [column, group, weights]) as frame:
+        runs = read_runs(law, frame, group, weights, drop_missing=drop_missing)
+        runs.dropped.warn()
+        steps = steps_of(runs, frame, [law], column, coefficient_count(runs.law, options), smallest, within)
+        return score_steps(runs, steps, **options)
 
 
 def coefficient_count(law: Law, options: Mapping[str, Any]) -> int:
@@ -267,7 +274,7 @@ def steps_of(
     if not within >= 0:
         raise ValueError(f"within must be at least 0, not {within}")
     column = column_of(frame, laws, column)
-    level, least = levels_of(numbers(frame, column, runs.first_row), within)
+    level, least = levels_of(numbers(frame, column, runs.first_row, runs.left_out), within)
     counted = runs.weights > 0
     outputs = runs.measured.shape[1]
     steps, skipped = [], {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +14,23 @@ import numpy as np
 
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.programs import roomy
-from jaxlaws.tables import DataError, as_frame, missing, numbers, read_inputs, read_table, rows_text
+from jaxlaws.tables import (
+    DataError,
+    LeftOut,
+    as_frame,
+    find,
+    hinted,
+    incomplete,
+    input_names,
+    measurements,
+    missing,
+    numbers,
+    read_inputs,
+    read_table,
+    rows_text,
+)
 
-__all__ = ["ALONE", "Runs", "read_runs", "sized"]
+__all__ = ["ALONE", "Runs", "opened", "read_runs", "sized"]
 
 ALONE = "all_data"  # the group of a table that has no column of groups
 
@@ -31,6 +46,8 @@ class Runs:
         inputs: Inputs, [run, ...].
         measured: Outputs, [run, output].
         weights: Weights, [run].
+        left_out: Runs without a value, of weight 0, which have the numbers of another run, [run].
+        dropped: Those of them that had another weight.
         first_row: What errors call the first run.
     """
 
@@ -40,6 +57,8 @@ class Runs:
     inputs: Any
     measured: np.ndarray
     weights: np.ndarray
+    left_out: np.ndarray
+    dropped: LeftOut = dataclasses.field(default_factory=LeftOut)
     first_row: int = 0
 
     @functools.cached_property
@@ -74,10 +93,20 @@ class Runs:
             inputs=jax.tree.map(lambda x: x[chosen], self.inputs),
             measured=self.measured[chosen],
             weights=self.weights[chosen],
+            left_out=self.left_out[chosen],
         )
 
 
-def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = None, *, first_row: int = 0) -> Runs:
+def read_runs(
+    law: Law,
+    table: Any,
+    group: str | None = None,
+    weights: Any = None,
+    *,
+    drop_missing: bool = False,
+    also: Iterable[str] = (),
+    first_row: int = 0,
+) -> Runs:
     """The runs in a table, checked.
 
     Args:
@@ -85,66 +114,109 @@ def read_runs(law: Law, table: Any, group: str | None = None, weights: Any = Non
         table: A table of any kind, or the path of a file or folder that holds one.
         group: The column of groups; by default `group` where there is one.
         weights: Weights per run, or the column that holds them; by default 1.
+        drop_missing: Leave out runs that lack a number: they get weight 0. Runs of weight 0 may lack any.
+        also: Columns of other numbers that runs must not lack.
         first_row: What errors call the first row.
 
     Raises:
         DataError: A column is missing or holds what cannot be used.
     """
-    if isinstance(table, (str, os.PathLike)):
-        table = read_table(os.fspath(table))
-    frame = as_frame(table)
-    if not len(frame):
-        raise DataError("the table has no rows")
-    law = sized(law, frame.columns)
-    inputs = read_inputs(law, frame, dtype=np.float64, first_row=first_row)[1]
-    for column in law.output_columns:
-        if column not in frame.columns:
-            raise missing(frame.columns, column)
-    measured = np.stack([numbers(frame, column, first_row) for column in law.output_columns], -1).astype(np.float64)
-    for column, values in zip(law.output_columns, measured.T, strict=True):
-        if np.isinf(values).any():
-            raise DataError(f"column {column!r} is infinite: {rows_text(np.isinf(values), first_row)}")
-    names, ids = _groups(frame, group, first_row)
+    with opened(table, [law], [group, weights]) as frame, hinted():
+        if not len(frame):
+            raise DataError("the table has no rows")
+        law = sized(law, frame.columns)
+        columns = [find(frame, v, column) for v, column in law.columns]
+        for column in law.output_columns:
+            if column not in frame.columns:
+                raise missing(frame.columns, column)
+        weight = _weights(frame, weights, first_row, drop_missing)
+        gaps = incomplete(frame, {**dict.fromkeys([*columns, *law.output_columns, *also])}, first_row)
+        if np.isnan(weight).any():
+            gaps[weights if isinstance(weights, str) else "weights"] = np.isnan(weight)
+        left_out = np.logical_or.reduce([np.zeros(len(frame), bool), *gaps.values()])
+        if not drop_missing:
+            left_out &= weight == 0
+        dropped = LeftOut()
+        dropped.add(gaps, left_out & (weight != 0))
+        weight[left_out] = 0
+        if not weight.any():
+            raise DataError(str(dropped) if dropped.rows else "weights must not be 0 everywhere")
+        inputs = read_inputs(law, frame, dtype=np.float64, first_row=first_row, unused=left_out)[1]
+        measured = measurements(law, frame, first_row, left_out)
+        names, ids = _groups(frame, group, first_row, left_out)
     return Runs(
         law=law,
         groups=names,
         group=ids,
         inputs=inputs,
         measured=measured,
-        weights=_weights(frame, weights, first_row),
+        weights=weight,
+        left_out=left_out,
+        dropped=dropped,
         first_row=first_row,
     )
 
 
-def _groups(frame: Any, group: str | None, first_row: int) -> tuple[tuple[str, ...], np.ndarray]:
+@contextlib.contextmanager
+def opened(table: Any, laws: Sequence[Law], more: Iterable[Any] = ()) -> Iterator[Any]:
+    """The frame of a table of any kind, or in a file, with whose name errors begin.
+
+    Of a dict, columns that neither belong to the laws nor are among `more` may be anything.
+    """
+    if isinstance(table, (str, os.PathLike)):
+        frame = as_frame(read_table(table))
+        try:
+            yield frame
+        except DataError as error:
+            raise type(error)(f"{os.fspath(table)}: {error}") from None
+    elif isinstance(table, Mapping):
+        columns = [name for name in table if isinstance(name, str)]
+        used = {"group", *(name for name in more if isinstance(name, str))}
+        for law in laws:
+            own = sized(law, columns)
+            used |= {*input_names(own), *own.output_columns}
+        yield as_frame(table, used)
+    else:
+        yield as_frame(table)
+
+
+def _groups(frame: Any, group: str | None, first_row: int, left_out: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of groups that have runs, and the group of each run; of those that are left out any."""
     if group is None and "group" not in frame.columns:
         return (ALONE,), np.zeros(len(frame), int)
     column = group or "group"
     if column not in frame.columns:
         raise missing(frame.columns, column)
-    series = frame[column]
-    if series.null_count():
-        raise DataError(f"column {column!r} has no value: {rows_text(series.is_null().to_numpy(), first_row)}")
-    empty = np.array([name == "" for name in series.to_list()])
+    names = ["" if name is None else str(name) for name in frame[column].to_list()]
+    empty = np.array([name == "" for name in names]) & ~left_out
     if empty.any():
         raise DataError(f"column {column!r} has no value: {rows_text(empty, first_row)}")
     position: dict[str, int] = {}
-    ids = [position.setdefault(str(name), len(position)) for name in series.to_list()]
-    return tuple(position), np.asarray(ids)
+    for name, out in zip(names, left_out, strict=True):
+        if not out:
+            position.setdefault(name, len(position))
+    return tuple(position), np.asarray([position.get(name, 0) for name in names])
 
 
-def _weights(frame: Any, weights: Any, first_row: int) -> np.ndarray:
+def _weights(frame: Any, weights: Any, first_row: int, drop_missing: bool) -> np.ndarray:
+    """The weights; with `drop_missing`, NaN where there is none."""
     if weights is None:
         return np.ones(len(frame))
     if isinstance(weights, str):
         if weights not in frame.columns:
             raise missing(frame.columns, weights)
-        name, found = f"column {weights!r}", numbers(frame, weights, first_row).astype(np.float64)
+        name = f"column {weights!r}"
+        absent = incomplete(frame, [weights], first_row).get(weights) if drop_missing else None
+        if absent is not None and absent.all():
+            raise DataError(f"{name} has no value anywhere")
+        found = numbers(frame, weights, first_row, absent).astype(np.float64)
+        if absent is not None:
+            found[absent] = np.nan
     else:
-        name, found = "weights", np.asarray(weights, np.float64)
+        name, found = "weights", np.array(weights, np.float64)
         if found.shape != (len(frame),):
             raise DataError(f"weights must be one number per row, {len(frame)} of them; they have shape {found.shape}")
-    bad = ~(np.isfinite(found) & (found >= 0))
+    bad = ~(np.isfinite(found) & (found >= 0)) & ~(np.isnan(found) & drop_missing)
     if bad.any():
         raise DataError(f"{name} must be at least 0 and finite: {rows_text(bad, first_row)}")
     if not found.any():
@@ -153,11 +225,17 @@ def _weights(frame: Any, weights: Any, first_row: int) -> np.ndarray:
 
 
 def sized(law: Law, columns: Any) -> Law:
-    """The law with as many elements of each vector as a table has columns for."""
+    """The law with as many elements of each vector as a table has columns for.
+
+    Raises:
+        DataError: It has none for some vector, of a law whose vectors have no size by themselves.
+    """
     sizes: dict[str, int] = {}
     for v in (*variables(law.inputs), *variables(law.outputs)):
         if v.shape:
             sizes[v.shape[0]] = max(sizes.get(v.shape[0], 0), _count(v, columns))
+            if not sizes[v.shape[0]] and not law.groups:
+                raise missing(columns, v.columns.format(1))
     return _resized(law, tuple(sizes.items()))
 
 

@@ -60,26 +60,33 @@ def column_of(frame: Any, laws: Sequence[Law], name: str) -> str:
     raise missing(frame.columns, name)
 
 
-def chosen(holdout: Any, frame: Any, laws: Sequence[Law], first_row: int = 0) -> np.ndarray:
-    """The rows that a hold-out names, a mask; see [`hold_out`][jaxlaws.hold_out] for what it may be."""
+def chosen(
+    holdout: Any, frame: Any, laws: Sequence[Law], first_row: int = 0, left_out: np.ndarray | None = None
+) -> np.ndarray:
+    """The rows that a hold-out names, a mask; see [`hold_out`][jaxlaws.hold_out] for what it may be.
+
+    Rows that are left out may lack the numbers that it asks for, and are not among those that it names.
+    """
+    there = np.ones(len(frame), bool) if left_out is None else ~left_out
     columns: dict[str, np.ndarray] = {}
     if isinstance(holdout, str):
-        found = np.ones(len(frame), bool)
+        found = there.copy()
         for name, sign, number in _clauses(holdout):
             column = column_of(frame, laws, name)
-            columns[column] = values = numbers(frame, column, first_row)
-            found &= _largest(values, number) if sign == "%" else SIGNS[sign](values, number)
+            columns[column] = values = numbers(frame, column, first_row, left_out)[there]
+            found[there] &= _largest(values, number) if sign == "%" else SIGNS[sign](values, number)
     else:
         found = np.asarray(holdout)
         if found.shape != (len(frame),) or found.dtype != bool:
             wanted = f"a condition such as {FORMS}, or True or False for each of {len(frame)} rows"
             raise DataError(f"holdout must be {wanted}; it is an array of {found.dtype} of shape {found.shape}")
+        found = found & there
     what = name_of(holdout)
     if not found.any():
         ranges = "".join(f"; {column} is {v.min():g} to {v.max():g}" for column, v in columns.items() if len(v))
-        raise DataError(f"{what} holds out none of {len(frame)} runs{ranges}")
-    if found.all():
-        raise DataError(f"{what} holds out all of {len(frame)} runs, and leaves none to fit")
+        raise DataError(f"{what} holds out none of {there.sum()} runs{ranges}")
+    if found[there].all():
+        raise DataError(f"{what} holds out all of {there.sum()} runs, and leaves none to fit")
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxlaws.arguments import check_law
 from jaxlaws.catalogue import laws
 from jaxlaws.law import Law, UnknownNameError, Var, as_dict, variables
 from jaxlaws.tables import DataError
@@ -323,6 +324,7 @@ def _is_told(content: Mapping[str, Any]) -> bool:
 
 def _law_of(path: str, content: Mapping[str, Any], law: Law | None) -> Law:
     if law is not None:
+        check_law(law)
         return law
     if not _is_told(content):
         raise DataError(f"{path}: the file does not say which law its coefficients are of; give law=")
