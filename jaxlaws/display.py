@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxlaws.text import printable
+
 __all__ = ["print_table", "screen_width", "table_width"]
 
 PROSE = 12  # characters to which a column of words may be narrowed
@@ -31,6 +33,7 @@ def print_table(
     lines are as long as they need to be.
     """
     file = file or sys.stdout
+    header, rows = list(map(printable, header)), [list(map(printable, row)) for row in rows]
     screen = Console(file=file).width if file.isatty() and not markdown else WIDE
     if not rows or _total(_widths(header, rows, screen)) <= screen:
         return _print(header, rows, screen, markdown, file)

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any
@@ -24,11 +25,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 
+from jaxlaws.json_lines import LINES, JsonLines, extended, renamed
 from jaxlaws.saved import SavedDataset
 from jaxlaws.tables import DataError
+from jaxlaws.text import blocks, decoded, printable
 
 __all__ = [
     "FORMATS",
@@ -72,14 +74,22 @@ class Reader:
     Attributes:
         format: "parquet", "csv", "jsonl", or "arrow" for a folder.
         schema: The Arrow schema.
+        names: The names of all columns, also of those in whole lines of JSON.
         fraction: The share of the file that a number of rows is, where it can be known.
         regular: Whether it is a file or in memory, and not a stream that may keep its reader waiting.
     """
 
     def __init__(
-        self, format: str, schema: Any, batches: Any, fraction: Callable[[int], float | None], regular: bool = True
+        self,
+        format: str,
+        schema: Any,
+        batches: Any,
+        fraction: Callable[[int], float | None],
+        regular: bool = True,
+        names: Sequence[str] = (),
     ):
         self.format, self.schema, self.fraction, self.regular = format, schema, fraction, regular
+        self.names = list(names or schema.names)
         self._batches = batches
 
     @classmethod
@@ -87,13 +97,25 @@ class Reader:
         """A reader of a table in memory."""
         return cls("text", table.schema, table.to_batches(), lambda done: None)
 
-    def renamed(self, names: Sequence[str]) -> Reader:
-        """The same table with other names of columns."""
+    def renamed(self, new_of: Mapping[str, str]) -> Reader:
+        """The same table with other names of some columns."""
+        names = [new_of.get(name, name) for name in self.names]
         _check_names(names)
-        fields = [field.with_name(name) for field, name in zip(self.schema, names, strict=True)]
+        fields = [field.with_name(new_of.get(field.name, field.name)) for field in self.schema]
         schema = pa.schema(fields, self.schema.metadata)
-        batches = (batch for table in self for batch in table.rename_columns(list(names)).cast(schema).to_batches())
-        return Reader(self.format, schema, batches, self.fraction, self.regular)
+
+        def batches() -> Iterator[Any]:
+            for table in self:
+                if LINES in table.column_names:
+                    lines = pa.array(renamed(table[LINES].to_pylist(), new_of), pa.large_string())
+                    table = table.set_column(table.column_names.index(LINES), LINES, lines)
+                yield from table.rename_columns(schema.names).cast(schema).to_batches()
+
+        return Reader(self.format, schema, batches(), self.fraction, self.regular, names)
+
+    def parsed(self, table: Any, numbers: Collection[str], first_row: int) -> Any:
+        """A table that was read here, with numbers in these columns where the file has them as text."""
+        return parsed(table, numbers, first_row) if self.format in ("csv", "jsonl") else table
 
     def __iter__(self) -> Iterator[Any]:
         with _arrow_errors(self.schema.names):
@@ -126,7 +148,8 @@ def open_reader(
     numbers: Collection[str] = (),
     text: Collection[str] = (),
     typed: bool = True,
-    whole: bool = False,
+    dates: bool = True,
+    lines: bool = False,
 ) -> Iterator[Reader]:
     """Open a table for reading.
 
@@ -138,7 +161,8 @@ def open_reader(
         text: Columns of text that repeats, whatever they look like in a CSV file; those of a Parquet file are read as
             dictionaries, and the schema has the types that they have in the file.
         typed: Whether the other columns of a CSV file get the types that its first lines suggest, or stay as written.
-        whole: Whether JSON lines are read at once, so that types and keys are those of all lines, not of the first.
+        dates: Whether dates and times are such types.
+        lines: Whether the other columns of JSON lines are given as whole lines, to the letter.
 
     Yields:
         The reader.
@@ -181,10 +205,10 @@ def open_reader(
                         source, metadata=metadata, read_dictionary=repeating, pre_buffer=False, buffer_size=1 << 20
                     )
                 )
-            wanted = [name for name in schema.names if columns is None or name in columns]
-            rows = max(file.metadata.num_rows, 1)
-            batches = file.iter_batches(batch_size=_batch_rows(file, wanted), columns=wanted)
-            schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
+                wanted = [name for name in schema.names if columns is None or name in columns]
+                rows = max(file.metadata.num_rows, 1)
+                batches = file.iter_batches(batch_size=_batch_rows(file, wanted), columns=wanted)
+                schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
             yield Reader(format, schema, batches, lambda done: done / rows)
             return
         size = os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0
@@ -193,11 +217,22 @@ def open_reader(
             stream = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(source, "r"), compression))
         with _arrow_errors():
             if format == "csv":
-                batches = _open_csv(stream, columns, {*numbers, *text}, typed)
+                batches = stack.enter_context(_open_csv(stream, columns, {*numbers, *text}, typed, dates))
             else:
-                batches = _whole_json(stream) if whole else _open_json(stream, numbers)
-            stack.enter_context(batches)
-        yield Reader(format, batches.schema, batches, lambda done: source.tell() / size if size else None, bool(size))
+                if not size or compression:  # it is read twice
+                    source = stack.enter_context(tempfile.TemporaryFile())
+                    shutil.copyfileobj(stream, source, 1 << 20)
+                    size = source.tell()
+                chosen = {*numbers, *text} if lines else columns
+                batches = JsonLines(source, BLOCK_BYTES, chosen, numbers, lines)
+        yield Reader(
+            format,
+            batches.schema,
+            batches,
+            lambda done: source.tell() / size if size else None,
+            bool(size),
+            batches.names if format == "jsonl" else (),
+        )
 
 
 def _is_text(type: Any) -> bool:
@@ -258,30 +293,37 @@ def _pieces(batches: Any) -> Iterator[Any]:
             yield batch.slice(start, rows)
 
 
-def _open_csv(source: Any, columns: Collection[str] | None, text: Collection[str], typed: bool) -> Any:
+def _open_csv(source: Any, columns: Collection[str] | None, text: Collection[str], typed: bool, dates: bool) -> Any:
     # One thread, since only then an error tells its line.
     options = {"read_options": pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)}
     first, whole = _first_block(source)
-    seen = pa.csv.open_csv(io.BytesIO(first), **options)
+    names: list[str] = []
+    with contextlib.suppress(csv.Error):  # Arrow tells what is wrong
+        names = next(csv.reader(io.StringIO(decoded(first, 1), newline="")), [])
+    with _arrow_errors(names):
+        seen = pa.csv.open_csv(io.BytesIO(first), **options)
     names = seen.schema.names
     _check_names(names)
     types = dict.fromkeys(names, pa.string())
     if typed:
         written = pa.csv.ConvertOptions(column_types=types)
         sample = pa.csv.open_csv(io.BytesIO(first), convert_options=written, **options)
-        types |= _types(seen.read_all(), sample.read_all(), text)
+        types |= _types(seen.read_all(), sample.read_all(), text, dates)
     convert = pa.csv.ConvertOptions(
         column_types=types, include_columns=[name for name in names if columns is None or name in columns]
     )
     return pa.csv.open_csv(whole, convert_options=convert, **options)
 
 
-def _types(guessed: Any, written: Any, text: Collection[str]) -> dict[str, Any]:
+def _types(guessed: Any, written: Any, text: Collection[str], dates: bool) -> dict[str, Any]:
     """The types that Arrow guessed for the columns of the first lines, where they lose nothing of what is written."""
     types = {}
     for name in guessed.column_names:
         column = guessed[name]
         keep = name not in text and not pa.types.is_null(column.type)
+        keep = keep and (dates or not pa.types.is_temporal(column.type))
+        if keep and pa.types.is_floating(column.type):  # which may round integers
+            keep = not pc.any(pc.match_substring_regex(written[name], r"^\s*[+-]?\d{16,}\s*$")).as_py()
         if keep and _loses_nothing(column, written[name]):
             types[name] = column.type
     return types
@@ -295,34 +337,6 @@ def _loses_nothing(column: Any, written: Any) -> bool:
     return not (pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py())
 
 
-def _open_json(source: Any, numbers: Collection[str]) -> Any:
-    options = pa.json.ReadOptions(block_size=BLOCK_BYTES)
-    first, whole = _json_lines_of(source)
-    seen = pa.json.open_json(io.BytesIO(first), options).schema
-    _check_names(seen.names)
-    fields = [_json_field(field, numbers) for field in seen]
-    return pa.json.open_json(whole, options, pa.json.ParseOptions(explicit_schema=pa.schema(fields)))
-
-
-def _whole_json(source: Any) -> Any:
-    table = pa.json.read_json(_json_lines_of(source)[1], pa.json.ReadOptions(block_size=BLOCK_BYTES))
-    _check_names(table.column_names)
-    return table.cast(pa.schema([_json_field(field, ()) for field in table.schema])).to_reader()
-
-
-def _json_lines_of(source: Any) -> tuple[bytes, Any]:
-    first, whole = _first_block(source)
-    if first.lstrip().startswith(b"["):
-        raise DataError("this is a JSON array; a table in JSON lines has one object per line")
-    return first, whole
-
-
-def _json_field(field: Any, numbers: Collection[str]) -> Any:
-    if field.name in numbers and pa.types.is_integer(field.type):
-        return field.with_type(pa.float64())
-    return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
-
-
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
@@ -331,23 +345,33 @@ def _check_names(names: Sequence[str]) -> None:
 
 def _first_block(source: Any) -> tuple[bytes, Any]:
     """The first lines of a stream, and the whole stream: types are told by the first lines, once for all."""
-    first = source.read(BLOCK_BYTES)
-    lines = first[: first.rfind(b"\n") + 1] or first
-    if not lines.strip():
+    rest = blocks(source, BLOCK_BYTES)
+    first = next(rest, b"")
+    if not decoded(first, 1).strip():
         raise DataError("the file is empty")
-    return lines, io.BufferedReader(_Chained(first, source), 1 << 20)
+    return first, io.BufferedReader(_Checked(itertools.chain([first], rest)), 1 << 20)
 
 
-class _Chained(io.RawIOBase):
-    def __init__(self, first: bytes, rest: Any):
-        self._first, self._rest = io.BytesIO(first), rest
+class _Checked(io.RawIOBase):
+    """A stream of blocks of text, which must be UTF-8."""
+
+    def __init__(self, blocks: Iterator[bytes]):
+        self._blocks, self._block, self._line = blocks, memoryview(b""), 1
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._first.read(len(buffer)) or self._rest.read(len(buffer))
+        while not self._block:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            decoded(block, self._line)
+            self._line += block.count(b"\n")
+            self._block = memoryview(block)
+        data = self._block[: len(buffer)]
         buffer[: len(data)] = data
+        self._block = self._block[len(data) :]
         return len(data)
 
 
@@ -366,9 +390,27 @@ def _arrow_errors(names: Sequence[str] = ()) -> Iterator[None]:
         if column and int(column[1]) < len(names):
             line = f" in line {column[2]}" if column[2] else ""
             text = f"column {names[int(column[1])]!r} is of another type{line} than in the first lines: {column[3]}"
-        elif text.endswith("unexpected field"):
-            text = "a line has a key that the first lines have not"
-        raise DataError(text) from None
+            text += "; CSV to CSV keeps columns as they are"
+        raise DataError(printable(_with_hint(text, names))) from None
+
+
+def _with_hint(text: str, names: Sequence[str]) -> str:
+    """An error of Arrow about the columns of a line of a CSV file, with what to do about it."""
+    found = re.match(r"CSV parse error: Row #(\d+): (Expected \d+ columns, got \d+): ?(.*)", text)
+    if found is None:
+        return text
+    number, what, row = found.groups()
+    marks = [mark for mark in ";\t|" if len(names) == 1 and mark in names[0]]
+    hint = "put values that hold a comma in quotes"
+    if row.count('"') % 2:
+        hint = "a quotation mark has no partner"
+    elif names and names[0].lstrip().startswith("#"):
+        hint = "take out the comment in the first line, where the names of the columns are needed"
+    elif row.startswith("#"):
+        hint = "take out lines of comments"
+    elif marks:
+        hint = f"the columns seem to be separated by {marks[0]!r}, where a comma is needed"
+    return f"CSV parse error in row {int(number) - 1} below the names of the columns: {what}: {row!r}; {hint}"
 
 
 def parsed(table: Any, numbers: Collection[str], first_row: int) -> Any:
@@ -406,7 +448,7 @@ def read_whole(path: str, format: str | None = None) -> Any:
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, not {format!r}")
-    with open_reader(path, format, typed=False, whole=True) as reader:
+    with open_reader(path, format, typed=False) as reader:
         tables = list(reader)
     table = pa.concat_tables(tables) if tables else reader.schema.empty_table()
     if reader.format == "csv":
@@ -476,11 +518,15 @@ class Writer:
                 self._shown.append(table[: max(SHOWN_ROWS - self._rows, 0)])
             else:
                 if self._format == "csv" and not self._rows:
-                    self._sink.write(_csv_header(table.schema))
+                    self._sink.write(self._safe(_csv_header(table.schema)))
                 to_bytes = _csv if self._format == "csv" else _json_lines
                 for start in range(0, len(table), TEXT_ROWS):
-                    self._sink.write(to_bytes(table[start : start + TEXT_ROWS]))
+                    self._sink.write(self._safe(to_bytes(table[start : start + TEXT_ROWS])))
             self._rows += len(table)
+
+    def _safe(self, text: bytes) -> bytes:
+        """Whole lines of text, without what a terminal would obey if they go to one."""
+        return printable(text.decode()).encode() if self._path == "-" and sys.stdout.isatty() else text
 
     def close(self) -> None:
         """Finish the file."""
@@ -549,7 +595,8 @@ def _json_lines(table: Any) -> bytes:
         for column in table.columns
     ]
     rows = pa.Table.from_arrays(columns, schema=table.schema).to_pylist()
-    return "".join(json.dumps(row, default=_json_value, ensure_ascii=False) + "\n" for row in rows).encode()
+    lines = [row.pop(LINES) for row in rows] if LINES in table.column_names else ["{}"] * len(rows)
+    return "".join(extended(lines, [json.dumps(row, default=_json_value, ensure_ascii=False) for row in rows])).encode()
 
 
 def _json_value(value: Any) -> str:

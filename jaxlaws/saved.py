@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from jaxlaws.tables import DataError
+from jaxlaws.text import printable
 
 __all__ = ["SavedDataset"]
 
@@ -103,7 +104,7 @@ class SavedDataset:
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise OSError(error.errno, os.strerror(error.errno), os.path.join(self._path, name)) from None
-            raise DataError(f"{name}: {' '.join(str(error).split())}") from None
+            raise DataError(f"{name}: {printable(' '.join(str(error).split()))}") from None
 
     def _split(self) -> str:
         """The folder of the split to read."""

@@ -93,7 +93,7 @@ def test_a_group_whose_runs_all_lack_a_value_is_no_group():
     with pytest.warns(jl.MissingWarning, match="12 of 24"):
         found = jl.fit(SFT, table, drop_missing=True)
     assert list(found.coefs) == ["a"]
-    with pytest.raises(jl.DataError, match="^12 of 12 runs were left out"):
+    with pytest.raises(jl.DataError, match=r"^12 of 12 runs were left out"):
         jl.fit(SFT, {**GOOD, "sft_loss": np.full(12, np.nan)}, drop_missing=True)
 
 
@@ -111,7 +111,7 @@ def test_scores_of_the_other_runs():
             jl.evaluate(SFT, group, with_a_run(loss))
         with pytest.warns(jl.MissingWarning, match="1 of 13 runs were left out, which have no value: sft_loss in 1"):
             assert jl.evaluate(SFT, group, with_a_run(loss), drop_missing=True) == expected
-    with pytest.raises(jl.DataError, match="^12 of 12 runs were left out"):
+    with pytest.raises(jl.DataError, match=r"^12 of 12 runs were left out"):
         jl.evaluate(SFT, group, {**GOOD, "sft_loss": np.full(12, np.nan)}, drop_missing=True)
 
 

@@ -12,6 +12,7 @@ import gc
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -19,9 +20,9 @@ import jax
 
 import jaxlaws
 from jaxlaws.cli import about, allocation, fitting, holdout, mixture, plot, prediction
-from jaxlaws.cli.shared import NotFoundError, own_error
+from jaxlaws.cli.shared import NotFoundError, one_line, own_error, warn
 from jaxlaws.law import UnknownNameError
-from jaxlaws.tables import DataError
+from jaxlaws.tables import DataError, MissingWarning
 
 __all__ = ["main"]
 
@@ -59,10 +60,13 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if sys.stdout is None:
             raise DataError("standard output is closed")
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", MissingWarning)
+            warnings.showwarning = _show_warning
+            args.run(args)
         sys.stdout.flush()
     except (DataError, UnknownNameError) as error:
-        return _fail(_of_own_law(error) or error)
+        return _fail(_of_own_law(error) or str(error).replace("; drop_missing=True", "; --drop-missing"))
     except NotFoundError as error:
         return _fail(error, status=1)
     except BrokenPipeError:  # the reader of the output has seen enough
@@ -80,6 +84,10 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    warn(message)
+
+
 def _of_own_law(error: Exception) -> str:
     """What to say of an error that a law in a file raised; nothing of others, or where that is said already."""
     told = own_error(error)
@@ -87,7 +95,7 @@ def _of_own_law(error: Exception) -> str:
 
 
 def _fail(message: object, status: int = 2) -> int:
-    print(f"jaxlaws: {message}", file=sys.stderr)
+    print(one_line(f"jaxlaws: {message}"), file=sys.stderr)
     return status
 
 
@@ -97,7 +105,7 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")  # -1e22, -1% and -1,2 are no options
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, one_line(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

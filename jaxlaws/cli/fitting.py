@@ -17,6 +17,7 @@ from jaxlaws.cli.shared import (
     Command,
     NotFoundError,
     count_of,
+    drop_argument,
     known_law,
     law_argument,
     print_table,
@@ -32,6 +33,7 @@ from jaxlaws.fitting.storage import coefs_text
 from jaxlaws.law import Law, variables
 from jaxlaws.scores import scores_of
 from jaxlaws.tables import DataError
+from jaxlaws.text import printable
 
 __all__ = ["add_commands", "runs_in_file", "source_name"]
 
@@ -77,6 +79,7 @@ def add_commands(command: Command) -> None:
     about = 'column with the group of each run (default "group", where there is one)'
     sub.add_argument("--group", "--group-column", metavar="COLUMN", help=about)
     sub.add_argument("--weights", metavar="COLUMN", help="column with the weight of each run (default: 1)")
+    drop_argument(sub)
     about = "what is minimised: squared errors, relative ones, or Huber's function of those of the logarithm, which "
     about += "minds outliers less (default: as the law says)"
     sub.add_argument("--objective", choices=tuple(OBJECTIVES), help=about)
@@ -208,7 +211,9 @@ def source_name(args: argparse.Namespace) -> str:
 def runs_in_file(law: Law, args: argparse.Namespace, group: str | None) -> Runs:
     """The runs in the file, whose groups are in this column."""
     table = whole_table(args, args.table, [law], [args.weights] if args.weights else [])
-    return read_runs(law, table, group, args.weights, first_row=1)
+    runs = read_runs(law, table, group, args.weights, drop_missing=args.drop_missing, first_row=1)
+    runs.dropped.warn()
+    return runs
 
 
 # What people see.
@@ -218,7 +223,7 @@ def _show(fit: Fit) -> None:
     """The coefficients with their errors, how well they fit, and what to know of them."""
     count = f"{len(fit.coefs)} groups" if len(fit.coefs) > 1 else f"group {next(iter(fit.coefs))}"
     fixed = f", {', '.join(fit.fixed)} fixed" if fit.fixed else ""
-    print(f"{fit.law.name}, {count}, {len(fit.runs.group):,} runs, {ERRORS[fit.objective]}{fixed}")
+    print(printable(f"{fit.law.name}, {count}, {np.sum(fit.runs.weights > 0):,} runs, {ERRORS[fit.objective]}{fixed}"))
     if any(v.shape for v in variables(fit.law.coefs)):
         _show_arrays(fit)
     elif len(fit.coefs) == 1:
@@ -304,7 +309,10 @@ def _show_arrays(fit: Fit) -> None:
                 label = v.name + "".join(f"[{i}]" for i in index)
                 texts = map(_brief, np.ravel(value[index]).tolist(), np.ravel(error[index]).tolist())
                 tables.setdefault(value.shape[-1:], []).append([label, *texts])
-        print(f"\ngroup {name}: R2 {r2[name]}" + (f"; {starts[name]} of the starts ended here" if starts else ""))
+        print(
+            f"\ngroup {printable(name)}: R2 {r2[name]}"
+            + (f"; {starts[name]} of the starts ended here" if starts else "")
+        )
         for size, rows in tables.items():
 
             def table(columns: Sequence[int], size: Any = size, rows: Any = rows) -> _Table:

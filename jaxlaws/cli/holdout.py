@@ -14,6 +14,7 @@ from jaxlaws import tables
 from jaxlaws.cli.shared import (
     Command,
     count_of,
+    drop_argument,
     known_law,
     law_argument,
     print_json,
@@ -39,6 +40,7 @@ from jaxlaws.fitting.scales import WITHIN, names_in
 from jaxlaws.law import Law, as_dict
 from jaxlaws.scores import Scores
 from jaxlaws.tables import DataError
+from jaxlaws.text import printable
 
 __all__ = ["EXAMPLES", "HOLD_OUT", "add_commands", "asked", "evaluate", "hold_out_arguments"]
 
@@ -72,6 +74,7 @@ def add_commands(command: Command) -> None:
     law_argument(sub, "laws", nargs="+")
     sub.add_argument("table", metavar="FILE", help="the table")
     hold_out_arguments(sub, "squared")
+    drop_argument(sub)
     about = 'column with the group of each run (default "group", where there is one)'
     sub.add_argument("--group-column", "--group", metavar="C", help=about)
     source_arguments(sub)
@@ -115,7 +118,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.coefs is not None:
         raise DataError("--coefs: with --holdout or --by, coefficients are those of a fit to the table")
     with _opened(args, args.table[0], [law]) as frame:
-        runs = read_runs(law, frame, args.group_column, args.weights, first_row=1)
+        runs = read_runs(law, frame, args.group_column, args.weights, drop_missing=args.drop_missing, first_row=1)
+        runs.dropped.warn()
         options = {"objective": args.objective}
         found: HoldOut | ScaleOut
         if args.by is None:
@@ -142,6 +146,7 @@ def _compare(args: argparse.Namespace) -> None:
             by=args.by,
             smallest=args.smallest or SMALLEST,
             weights=args.weights,
+            drop_missing=args.drop_missing,
             first_row=1,
             objective=args.objective or "squared",
         )
@@ -239,7 +244,7 @@ def _print_notes(notes: Sequence[str]) -> None:
     if notes:
         print()
     for note in notes[:20]:
-        print(note)
+        print(printable(note))
     if len(notes) > 20:
         print(f"... and {len(notes) - 20} more notes; --json has them all")
 

@@ -8,7 +8,16 @@ import os
 from typing import Any
 
 from jaxlaws.cli.fitting import runs_in_file, source_name
-from jaxlaws.cli.shared import Command, NotFoundError, attended, known_law, law_argument, level, source_arguments
+from jaxlaws.cli.shared import (
+    Command,
+    NotFoundError,
+    attended,
+    drop_argument,
+    known_law,
+    law_argument,
+    level,
+    source_arguments,
+)
 from jaxlaws.fitting.estimation import fit_runs
 from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.tables import DataError
@@ -46,6 +55,7 @@ def add_commands(command: Command) -> None:
     about = 'column with the group of each run (default "group", where there is one)'
     sub.add_argument("--group-column", metavar="C", help=about)
     sub.add_argument("--weights", metavar="COLUMN", help="column with the weight of each run (default: 1)")
+    drop_argument(sub)
     about = "input on the horizontal axis (default: the first one that differs between the runs)"
     sub.add_argument("--x", metavar="COLUMN", help=about)
     about = "what is minimised (default: as the law says)"

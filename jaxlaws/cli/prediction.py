@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import shlex
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from jaxlaws.cli.shared import (
     chosen_law,
     coefs_argument,
     count_of,
+    drop_argument,
     file_arguments,
     floats,
     fraction,
@@ -35,6 +37,7 @@ from jaxlaws.cli.shared import (
     print_table,
     seed,
     source_arguments,
+    used_names,
     usual_format,
     warn,
 )
@@ -93,6 +96,7 @@ def add_commands(command: Command) -> None:
     )
     _table_arguments(sub, grid=False)
     holdout.hold_out_arguments(sub)
+    drop_argument(sub)
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command(
@@ -156,6 +160,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     import pyarrow as pa
 
     from jaxlaws import files
+    from jaxlaws.json_lines import LINES
 
     law = chosen_law(args, "--strict" if args.strict else "")
     group = _group(law, args)
@@ -166,6 +171,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     if args.weights is not None and len(args.weights) != len(law.output_columns):
         raise DataError(f"--weights: {law.name} has {len(law.output_columns)} outputs, not {len(args.weights)}")
     form, compression = output_format(args)
+    lines = form == "jsonl" or (form is None and not sys.stdout.isatty())  # of JSON, which go to JSON
     dtype = np.float32 if args.float32 else np.float64
     outside = Outside(law)
     others = 0  # rows of another group than the one that is used for all
@@ -174,7 +180,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     def extended() -> Iterator[Any]:
         nonlocal first_row, others
         for table in reader:
-            as_numbers = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
+            as_numbers = reader.parsed(table, numbers, first_row)
             frame = tables.as_frame(as_numbers)
             rows = tables.read(law, frame, group, dtype=dtype, first_row=first_row)
             outside.add(rows)
@@ -182,9 +188,11 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
                 raise DataError(str(outside))
             if args.group is not None and frame.schema.get("group") in (nw.String, nw.Categorical):
                 others += int((frame["group"].cast(nw.String) != args.group).sum())
-            if form in ("parquet", "jsonl"):
+            if LINES in table.column_names:
+                table = table.select([LINES])
+            elif form in ("parquet", "jsonl"):
                 table = as_numbers
-            for name, values in tables.results(law, rows, verbs, frame.columns, args.weights).items():
+            for name, values in tables.results(law, rows, verbs, reader.names, args.weights).items():
                 # pa.array() would load pandas.
                 column = pa.Array.from_buffers(
                     pa.from_numpy_dtype(values.dtype), rows.count, [None, pa.py_buffer(values)]
@@ -194,7 +202,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
             yield table
 
     with (
-        _open(law, args, typed=form in ("parquet", "jsonl")) as (reader, numbers),
+        _open(law, args, typed=form in ("parquet", "jsonl"), dates=form == "parquet", lines=lines) as (reader, numbers),
         files.open_writer(args.output, form or usual_format(reader.format), compression, reader.schema) as writer,
         attended() as watch,
         # Each table is written while the next one is read and predicted. Not from a stream: a thread that waits for
@@ -215,21 +223,20 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from jaxlaws import files
-
     if holdout.asked(args):
         return holdout.evaluate(args)
     law = chosen_law(args)
     group = _group(law, args)
-    tally = Tally(law)
+    tally = Tally(law, args.drop_missing)
     first_row = 1
     only = [args.group_column or "group"]
     with _open(law, args, law.output_columns, only=only) as (reader, numbers), attended() as watch:
         for table in reader:
-            table = files.parsed(table, numbers, first_row) if reader.format == "csv" else table
+            table = reader.parsed(table, numbers, first_row)
             first_row += tally.add(tables.as_frame(table), group, first_row)
             watch(first_row - 1, reader.fraction(first_row - 1))
         scores = tally.scores()
+    tally.left_out.warn()
     if args.json:
         return print_json(dataclasses.asdict(scores))
     rows = [(name, *(f"{x:.6f}" for x in s.values())) for name, s in scores.outputs.items()]
@@ -302,7 +309,7 @@ def _open(
     more: Sequence[str] = (),
     *,
     only: Sequence[str] | None = None,
-    typed: bool = True,
+    **options: Any,
 ) -> Iterator[tuple[Any, list[str]]]:
     """The table that the arguments name, and its columns of numbers; errors in it begin with its name.
 
@@ -315,17 +322,19 @@ def _open(
         numbers,
         columns=None if only is None else [*numbers, *only],
         text=[args.group_column or "group"],
-        typed=typed,
+        **options,
     )
     try:
         with opened as reader:
+            if name != "inputs":
+                numbers = [*used_names(law, reader.names), *more]
             if name == "inputs":
                 known = [*numbers, "group", *filter(None, [args.group_column])]
-                check_names(reader.schema.names, known, law)
+                check_names(reader.names, known, law)
             if name == "inputs" and not more:
-                _check_complete(reader.schema.names, law)
-            if args.group_column is not None and args.group_column not in reader.schema.names:
-                raise tables.missing(reader.schema.names, args.group_column)
+                _check_complete(reader.names, law)
+            if args.group_column is not None and args.group_column not in reader.names:
+                raise tables.missing(reader.names, args.group_column)
             yield reader, numbers
     except NoGroupError:
         lacks = "" if name == "inputs" else ", and the table no column 'group'"

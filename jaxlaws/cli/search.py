@@ -34,6 +34,7 @@ from jaxlaws.cli.shared import (
 )
 from jaxlaws.law import Law, UnknownNameError, Var, variables
 from jaxlaws.tables import DataError, Outside, Rows
+from jaxlaws.text import printable
 
 __all__ = [
     "Axis",
@@ -174,8 +175,8 @@ class Problems:
         varying = [name for name in apart[0] if len({point[name] for point in apart}) > 1]
         self.varying = [name for name in self.columns if len({str(value) for value in self.columns[name]}) > 1]
         same = [f"{name} {short(values[0])}" for name, values in self.columns.items() if name not in self.varying]
-        self.heading = ", ".join([law.name, *same])
-        self.names = [", ".join(f"{name} {short(point[name])}" for name in varying) for point in apart]
+        self.heading = printable(", ".join([law.name, *same]))
+        self.names = [printable(", ".join(f"{name} {short(point[name])}" for name in varying)) for point in apart]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -221,8 +222,6 @@ class Problems:
 
 def _rows(law: Law, args: argparse.Namespace, numbers: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     """The rows that the user gives, and where: a file, or "inputs" on the command line."""
-    from jaxlaws import files
-
     words = args.problems
     if not words:
         if args.rename:
@@ -233,7 +232,7 @@ def _rows(law: Law, args: argparse.Namespace, numbers: Sequence[str]) -> tuple[l
     try:
         with opened as reader:
             for table in reader:
-                table = files.parsed(table, numbers, len(rows) + 1) if reader.format == "csv" else table
+                table = reader.parsed(table, numbers, len(rows) + 1)
                 frame = tables.as_frame(table)
                 columns = {
                     name: tables.numbers(frame, name, len(rows) + 1).tolist()

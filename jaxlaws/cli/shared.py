@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from jaxlaws.catalogue import law_in, laws
 from jaxlaws.law import Law, UnknownNameError, variables
 from jaxlaws.tables import DataError, missing
+from jaxlaws.text import printable
 
 __all__ = [
     "ERRORS",
@@ -32,6 +33,7 @@ __all__ = [
     "chosen_law",
     "coefs_argument",
     "count_of",
+    "drop_argument",
     "file_arguments",
     "floats",
     "fraction",
@@ -40,6 +42,7 @@ __all__ = [
     "known_law",
     "law_argument",
     "level",
+    "one_line",
     "open_reader",
     "open_table",
     "output_format",
@@ -48,6 +51,7 @@ __all__ = [
     "print_table",
     "seed",
     "source_arguments",
+    "used_names",
     "usual_format",
     "warn",
     "whole_table",
@@ -90,6 +94,12 @@ def _renaming(text: str) -> tuple[str, str]:
     if not old or not new:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form OLD=NEW, such as n=params")
     return old, new
+
+
+def drop_argument(sub: Any) -> None:
+    """The option that leaves out runs without a value."""
+    about = "leave out runs that lack a number, such as those that diverged and have NaN for a loss, and say how many"
+    sub.add_argument("--drop-missing", action="store_true", help=about)
 
 
 def coefs_argument(sub: Any) -> None:
@@ -200,7 +210,12 @@ def seed(text: str) -> int:
 
 def warn(message: object) -> None:
     """A line on standard error."""
-    print(f"jaxlaws: warning: {message}", file=sys.stderr)
+    print(one_line(f"jaxlaws: warning: {message}"), file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """A text in one line that is safe to show on a terminal."""
+    return printable(" ".join(text.splitlines()))
 
 
 def known_group(law: Law, group: str) -> str:
@@ -249,36 +264,41 @@ def open_reader(
 
     kept = None if columns is None else {*columns, *old(columns), *new_of}
     with files.open_reader(path, args.source, columns=kept, numbers=old(numbers), text=old(text), **options) as reader:
-        names = reader.schema.names
+        names = reader.names
         for name in new_of:
             if name not in names:
                 raise missing(names, name)
         twice = [new for new in old_of if new in names and new not in new_of]
         if twice:
             raise DataError(f"--rename: there is a column {twice[0]!r} already")
-        yield reader.renamed([new_of.get(name, name) for name in names]) if new_of else reader
+        yield reader.renamed(new_of) if new_of else reader
 
 
 def whole_table(args: argparse.Namespace, path: str, laws: Sequence[Law], more: Iterable[str]) -> Any:
     """A whole table in a file, with numbers in the columns of these laws and in some more."""
     import pyarrow as pa
 
-    from jaxlaws import files
     from jaxlaws.fitting.runs import sized
 
     found, first_row = [], 1
-    with open_reader(args, path, typed=False, whole=True) as reader:
+    with open_reader(args, path, typed=False) as reader:
         numbers = set(more)
         for law in laws:
-            law = sized(law, reader.schema.names)
-            numbers |= {*law.input_columns, *law.output_columns}
-            numbers |= {alias for v in variables(law.inputs) for alias in v.aliases}
+            law = sized(law, reader.names)
+            numbers |= {*used_names(law, reader.names), *law.output_columns}
         for table in reader:
-            found.append(files.parsed(table, numbers, first_row) if reader.format == "csv" else table)
+            found.append(reader.parsed(table, numbers, first_row))
             first_row += len(table)
     if not found:
         raise DataError("the table has no rows")
     return pa.concat_tables(found)
+
+
+def used_names(law: Law, names: Collection[str]) -> list[str]:
+    """The columns of inputs among these names; aliases only of those that are not there by their own."""
+    return [
+        name for v, column in law.columns for name in ((column,) if column in names else v.aliases) if name in names
+    ]
 
 
 def grid(words: Sequence[str], numbers: Sequence[str]) -> Any:

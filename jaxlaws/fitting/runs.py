@@ -46,7 +46,7 @@ class Runs:
         inputs: Inputs, [run, ...].
         measured: Outputs, [run, output].
         weights: Weights, [run].
-        left_out: Runs without a value, of weight 0, which have the numbers of another run, [run].
+        left_out: Runs without a value, of weight 0, which have the numbers of another run, [run]; or False, for none.
         dropped: Those of them that had another weight.
         first_row: What errors call the first run.
     """
@@ -57,7 +57,7 @@ class Runs:
     inputs: Any
     measured: np.ndarray
     weights: np.ndarray
-    left_out: np.ndarray
+    left_out: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), bool))
     dropped: LeftOut = dataclasses.field(default_factory=LeftOut)
     first_row: int = 0
 
@@ -93,7 +93,7 @@ class Runs:
             inputs=jax.tree.map(lambda x: x[chosen], self.inputs),
             measured=self.measured[chosen],
             weights=self.weights[chosen],
-            left_out=self.left_out[chosen],
+            left_out=np.broadcast_to(self.left_out, self.group.shape)[chosen],
         )
 
 

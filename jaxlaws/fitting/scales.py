@@ -67,7 +67,7 @@ def chosen(
 
     Rows that are left out may lack the numbers that it asks for, and are not among those that it names.
     """
-    there = np.ones(len(frame), bool) if left_out is None else ~left_out
+    there = np.ones(len(frame), bool) & (True if left_out is None else ~left_out)
     columns: dict[str, np.ndarray] = {}
     if isinstance(holdout, str):
         found = there.copy()
