@@ -62,8 +62,7 @@ def test_a_run_without_a_value_is_left_out_or_an_error(form, lacks, expected):
     assert found.scores.r2 == pytest.approx(expected.scores.r2)
 
 
-@pytest.mark.parametrize("objective", ["squared", "huber_log", "relative"])
-@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("objective", "loss"), [("squared", np.nan), ("huber_log", np.inf), ("huber_log", -np.inf)])
 def test_runs_of_weight_0_may_lack_any_number(objective, loss):
     table = with_a_run(loss, w=0.0)
     with warnings.catch_warnings():
