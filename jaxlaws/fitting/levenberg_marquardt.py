@@ -106,7 +106,7 @@ def search(
     robust = is_robust(form.objective)
     objective = OBJECTIVES["relative" if robust else form.objective]
     tolerance = ROUGHLY if robust else TOLERANCE
-    blocks = Blocks(form.shared_count, *bounds)
+    blocks = Blocks(form.shared_count, *bounds, form.scaled)
     total = blocks.total
     count, shape = start.shape[0], start.shape[1:]
     linear = [i for i, is_linear in enumerate(form.linear) if is_linear]
@@ -163,7 +163,7 @@ def search(
             at=at,
             damping=jnp.where(done, state.damping, damping),
             growth=jnp.where(done, state.growth, growth),
-            trial=x + step,
+            trial=blocks.moved(x, step),
             predicted=predicted,
             converged=state.converged | (~done & enough),
             stuck=state.stuck | (~done & stuck),

@@ -36,7 +36,6 @@ SIGN = 14  # steps to the sign of a matrix
 ARC = (1, 1 / 4, 1 / 16)  # parts of a step that are tried
 TOLERANCE = 1e-12  # of the objective, that another step would gain
 INNER = 16  # steps of the interior-point method, at most
-LARGEST = 200.0  # logarithm of what a step multiplies a coefficient with
 TO_BOUNDARY = 0.99
 SMALL = 1e-5  # damping that leaves steps as they are
 SETTLED = 1e-10  # what may be left to gain where rounding keeps steps from gaining anything
@@ -93,19 +92,13 @@ def refine(
     """
     objective = OBJECTIVES[form.objective]
     delta = objective.delta
-    blocks = Blocks(form.shared_count, *bounds)
+    blocks = Blocks(form.shared_count, *bounds, form.scaled)
     total = blocks.total
     count, shape = start.shape[0], start.shape[1:]
     used = weight > 0
 
     def over_rows(values: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(used, values, 0), 0)
-
-    scaled = jnp.asarray(form.scaled)[:, None, None] & (blocks.lower >= 0)
-
-    def moved(x: jax.Array, step: jax.Array) -> jax.Array:
-        factor = jnp.exp(jnp.clip(step / jnp.where(x > 0, x, jnp.inf), -LARGEST, LARGEST))
-        return jnp.clip(jnp.where(scaled & (x > 0), x * factor, x + step), *bounds)
 
     def near(point: Sequence[jax.Array], force: jax.Array, first: jax.Array) -> tuple[_At, jax.Array]:
         x = jnp.stack([*point])
@@ -127,7 +120,7 @@ def refine(
                 rows[i][j] = rows[j][i] = over_rows(force * slope * second)
             bending = bending + jnp.stack([jnp.stack(row) for row in rows])
         # What steps multiply bends along a step.
-        slopes_over = _gradient(jnp.stack(jacobian), force) / jnp.where(scaled & (x > 0), x, jnp.inf)
+        slopes_over = _gradient(jnp.stack(jacobian), force) / jnp.where(blocks.multiplied(x), x, jnp.inf)
         bending = bending + jnp.eye(count)[:, :, None, None] * blocks.totals(slopes_over)
         each = jnp.stack(jacobian)
         scale = jnp.sum(each * (weight * each), 1)
@@ -154,12 +147,12 @@ def refine(
             model = _quadratic(at, weight, damped, x, blocks)
         step = model.step
         # Errors bend along the step. What leads back to the errors of the model makes it an arc (Mayne and Polak 1982).
-        there = objective.error(form.at([*moved(x, step)], data), measured)
+        there = objective.error(form.at([*blocks.moved(x, step)], data), measured)
         bent = jnp.where(used, there - at.error - _moved(at.jacobian, step), 0)
         pull = _gradient(at.jacobian, model.weight * jnp.where(jnp.isfinite(bent), bent, 0))
         turn = blocks.step(model.matrix, pull, damped, x + step)
         turn = jnp.where(jnp.isfinite(bent).all(0), turn, 0)
-        points = jnp.stack([*(moved(x, t * step + t**2 * turn) for t in ARC), jnp.clip(x + step, *bounds)])
+        points = jnp.stack([*(blocks.moved(x, t * step + t**2 * turn) for t in ARC), jnp.clip(x + step, *bounds)])
         ahead = jax.vmap(lambda point: objective.error(form.at([*point], data), measured))(points)
         values = jax.vmap(lambda error: total(over_rows(weight * objective.of_errors(error))))(ahead)
         best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf), 0)

@@ -20,6 +20,7 @@ from jaxlaws.optimize.interior_point import symmetric_solution
 __all__ = ["Blocks", "diagonal_of", "product", "products"]
 
 UNROLLED = 5  # coefficients; sums over the rows for more of them are not written out, which takes less to compile
+LARGEST = 200.0  # logarithm of what a step multiplies a coefficient with
 
 
 class Blocks(NamedTuple):
@@ -29,11 +30,25 @@ class Blocks(NamedTuple):
         shared: How many coefficients, the first ones, all blocks of a problem have in common.
         lower: Least values, [coefficient, 1, 1].
         upper: Largest values.
+        scaled: For each coefficient, whether it may have any order of magnitude: steps multiply it where it is positive
+            and cannot be negative.
     """
 
     shared: int
     lower: Any
     upper: Any
+    scaled: tuple[bool, ...] = ()
+
+    def multiplied(self, x: jax.Array) -> jax.Array:
+        """Which coefficients steps multiply."""
+        found: jax.Array = jnp.asarray(self.scaled)[:, None, None] & (self.lower >= 0) & (x > 0)
+        return found
+
+    def moved(self, x: jax.Array, step: jax.Array) -> jax.Array:
+        """Where a step leads to, between the bounds."""
+        multiplied = self.multiplied(x)
+        factor = jnp.exp(jnp.clip(step / jnp.where(multiplied, x, jnp.inf), -LARGEST, LARGEST))
+        return jnp.clip(jnp.where(multiplied, x * factor, x + step), self.lower, self.upper)
 
     def total(self, values: jax.Array) -> jax.Array:
         """Values [block, problem], summed over the blocks of each problem."""
