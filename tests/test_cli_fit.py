@@ -155,7 +155,7 @@ def test_one_group_shows_what_each_coefficient_is(run):
     found = [re.split("  +", line.strip()) for line in lines[3:6]]
     assert [(row[0], *row[-2:]) for row in found] == [(v.name, v.unit, v.description) for v in jl.variables(SFT.coefs)]
     assert all(float(number) >= 0 for row in found for number in row[1:-2])
-    assert re.fullmatch(r"R2 0\.\d{6}; \d+% of the starts ended here", lines[7])
+    assert re.fullmatch(r"R2 0\.\d{6}; \d+% of the starts converged here", lines[7])
 
 
 def wide(out):

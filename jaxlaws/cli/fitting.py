@@ -253,7 +253,7 @@ def _show_one(fit: Fit) -> None:
         for v in variables(type(coefs))
     ]
     print_table(["coefficient", "value", "error", "unit", "what"], rows)
-    starts = "".join(f"; {share} of the starts ended here" for share in _starts(fit).values())
+    starts = "".join(f"; {share} of the starts converged here" for share in _starts(fit).values())
     print(f"\nR2 {_r2(fit)[name]}{starts}")
     for flag in fit.flags[name]:
         print(flag)
@@ -292,7 +292,7 @@ def _show_groups(fit: Fit) -> None:
         print(f"\n{BRACKETS}", end="")
     else:
         _print_chunks(list(fit.coefs), by_coefficient)
-    share = f"; {next(iter(starts.values()))} of the starts of each group ended here" if starts and alike else ""
+    share = f"; {next(iter(starts.values()))} of the starts of each group converged here" if starts and alike else ""
     print(f"\nR2 of all runs {fit.scores.r2:.6f}{share}")
     for note, number in notes.items():
         print(f"{number}  {note}")
@@ -311,7 +311,7 @@ def _show_arrays(fit: Fit) -> None:
                 tables.setdefault(value.shape[-1:], []).append([label, *texts])
         print(
             f"\ngroup {printable(name)}: R2 {r2[name]}"
-            + (f"; {starts[name]} of the starts ended here" if starts else "")
+            + (f"; {starts[name]} of the starts converged here" if starts else "")
         )
         for size, rows in tables.items():
 

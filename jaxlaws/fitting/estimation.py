@@ -42,6 +42,7 @@ __all__ = [
 
 FLOAT64 = np.dtype(np.float64)
 SAME = 1e-6  # relative difference of objectives that count as the same minimum
+LEFT = 1e-9  # by how much an objective may be more than the least one found, in parts of it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,8 +63,8 @@ class Fit:
         objective: What was minimised: "squared", "huber_log" or "relative".
         value: What is left of it, a sum over the runs, per group; with shared coefficients over all of them.
         converged: Whether another step would gain nothing, per group.
-        share: The share of the starts that reached this minimum, per group; for separate outputs, the least of these.
-            Some of the others may be on their way there: starts that fall far behind are given up.
+        share: The share of the starts that converged at this minimum, per group; for separate outputs, the least of
+            these. Some of the others may be on their way there: starts that fall far behind are given up.
         rank: How many numbers the runs tell apart, per group.
         condition: Condition number of the derivatives, each coefficient in its own unit; per group.
         freedom: How many runs are left per group when every coefficient has one; for separate outputs, the least.
@@ -374,15 +375,18 @@ def _assembled(
     law, groups = runs.law, runs.groups
     value = np.where(np.isfinite(found.value), found.value, np.inf)
     same = value <= value.min(-1, keepdims=True) * (1 + SAME) + rounding(form, measured, weight)
-    share = same.mean(-1)
-    ended = same & found.converged
-    best = np.where(ended | (same & ~ended.any(-1, keepdims=True)), value, np.inf).argmin(-1)[..., None]
+    share = (same & found.converged).mean(-1)
+    known = rounding(form, measured, weight)
+    best = np.where(found.converged & _no_more(value, value.min(-1, keepdims=True), known), value, np.inf)
+    best = np.where(np.isfinite(best).any(-1, keepdims=True), best, value).argmin(-1)[..., None]
     least = np.take_along_axis(value, best, -1)
     converged = np.take_along_axis(found.converged, best, -1)[..., 0]
     x = np.take_along_axis(found.x, np.broadcast_to(best[None], (*found.x.shape[:3], 1)), -1)[..., 0]
 
     predicted, derivatives = linearised(form, data, x)
     spread_of = statistics(form, x, predicted, derivatives, measured[:, :, 0], weight[:, :, 0])
+    # What is reported is that of the coefficients that are returned, whatever the search says.
+    converged = converged & _no_more(spread_of.value, least[..., 0], known[..., 0])
     coefs = records(form, x, fixed)
     flags = _flags(runs, form, converged, spread_of)
     residuals = runs.measured - in_table_order(runs, form, predicted)
@@ -402,7 +406,7 @@ def _assembled(
         untold={name: np.concatenate(spread_of.untold[i]) for i, name in enumerate(groups)},
         names=_all_names(form),
         objective=form.objective,
-        value=per_group(least[..., 0], lambda v: float(v.sum())),
+        value=per_group(spread_of.value, lambda v: float(v.sum())),
         converged=per_group(converged, lambda v: bool(v.all())),
         share=per_group(share, lambda v: float(v.min())),
         rank={name: int(spread_of.rank[i].sum()) for i, name in enumerate(groups)},
@@ -415,6 +419,12 @@ def _assembled(
         form=form,
         fixed=fixed,
     )
+
+
+def _no_more(value: np.ndarray, least: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    """Whether an objective is another one but for what fits leave of it."""
+    found: np.ndarray = value <= least * (1 + LEFT) + rounding
+    return found
 
 
 def records(form: Form, x: np.ndarray, fixed: Mapping[str, np.ndarray]) -> list[Any]:

@@ -38,6 +38,7 @@ class Form:
         linear: For each number, whether the law is linear in all of these together.
         bent: Pairs of numbers by which the law has a second derivative; in each, the later one first.
         scaled: For each number, whether it may have any order of magnitude: steps multiply it where it is not negative.
+        span: For each number, how wide the range of its starts is, beyond which no step of a search goes.
         objective: What is minimised.
         lower: Least values. These are data, so that forms that differ in them share programs.
         upper: Largest values.
@@ -51,6 +52,7 @@ class Form:
     linear: tuple[bool, ...]
     bent: tuple[tuple[int, int], ...]
     scaled: tuple[bool, ...]
+    span: tuple[float, ...]
     objective: str
     lower: tuple[float, ...] = dataclasses.field(compare=False)
     upper: tuple[float, ...] = dataclasses.field(compare=False)
@@ -196,6 +198,7 @@ def form_of(
     shapes = tuple((v.name, core[v.name][1:] if separate else core[v.name]) for v in fitted)
     linear, bent = linear_fields(law), bent_fields(law)
     scaled = [v.name for v in fitted if _is_size(v, linear, bent)]
+    span = {v.name: np.inf if v.name in linear else v.start[1] - v.start[0] for v in fitted}
     of_number = [name for name, shape in shapes for _ in range(math.prod(shape))]
     return Form(
         law=law,
@@ -206,6 +209,7 @@ def form_of(
         linear=tuple(name in linear for name in of_number),
         bent=tuple((i, j) for i in range(len(of_number)) for j in range(i + 1) if (of_number[i], of_number[j]) in bent),
         scaled=tuple(name in scaled for name in of_number),
+        span=tuple(span[name] for name in of_number),
         lower=tuple(bounds[name][0] for name in of_number),
         upper=tuple(bounds[name][1] for name in of_number),
         objective=objective,
@@ -216,8 +220,8 @@ def _is_size(v: Var, linear: Collection[str], bent: Collection[tuple[str, str]])
     """Whether a coefficient is a weight of something that bends, or may have any order of magnitude."""
     if v.name in linear:
         return any(v.name in pair for pair in bent)
-    low, high = v.start
-    return 0 < 100 * low < high
+    low, high = sorted(map(abs, v.start))
+    return v.start[0] * v.start[1] > 0 and high >= 100 * low
 
 
 def _separate(law: Law, fitted: Sequence[Var], sample: Any) -> bool:

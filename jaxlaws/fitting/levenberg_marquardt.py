@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxlaws.fitting.form import Form
@@ -31,6 +32,7 @@ from jaxlaws.fitting.once import once
 __all__ = ["TOLERANCE", "Found", "rounding_of", "search"]
 
 TOLERANCE = 1e-13  # of the objective, that another step would gain
+FACTOR = 3.0  # logarithm of what a step multiplies a coefficient with, at most
 ROUGHLY = 1e-9  # the same where the search is for the start of another one
 
 
@@ -106,13 +108,14 @@ def search(
     robust = is_robust(form.objective)
     objective = OBJECTIVES["relative" if robust else form.objective]
     tolerance = ROUGHLY if robust else TOLERANCE
-    blocks = Blocks(form.shared_count, *bounds, form.scaled)
+    lower, upper = bounds
+    blocks = Blocks(form.shared_count, lower, upper, form.scaled)
     total = blocks.total
     count, shape = start.shape[0], start.shape[1:]
     linear = [i for i, is_linear in enumerate(form.linear) if is_linear]
-    of_linear = Blocks(
-        sum(i < form.shared_count for i in linear), *(jnp.stack([bound[i] for i in linear]) for bound in bounds)
-    ) if linear else blocks  # fmt: skip
+    shared_linear = sum(i < form.shared_count for i in linear)
+    of_linear = Blocks(shared_linear, lower[np.asarray(linear, int)], upper[np.asarray(linear, int)])
+    span = jnp.asarray(form.span)[:, None, None]
     used = weight > 0
 
     def near(point: Sequence[jax.Array], which: Sequence[int]) -> _At:
@@ -124,10 +127,12 @@ def search(
         gradient = jnp.stack([jnp.sum(each * force, 0) for each in jacobian])
         return _At(value, gradient, products(jacobian, jnp.where(used, weight, 0)))
 
-    def stepped(at: _At, damping: jax.Array, x: jax.Array, blocks: Blocks) -> tuple[jax.Array, jax.Array]:
+    def stepped(
+        at: _At, damping: jax.Array, x: jax.Array, blocks: Blocks, span: Any = np.inf
+    ) -> tuple[jax.Array, jax.Array]:
         """A step between the bounds, and what is to be gained by it."""
         size = blocks.totals(jnp.stack([at.matrix[i, i] for i in range(len(x))]))
-        step = blocks.step(at.matrix, at.gradient, damping * size, x)
+        step = jnp.clip(blocks.step(at.matrix, at.gradient, damping * size, x), -span, span)
         gain = -jnp.sum(at.gradient * step, 0) - jnp.sum(step * product(at.matrix, step), 0) / 2
         return step, blocks.total(gain)
 
@@ -154,7 +159,8 @@ def search(
         at = jax.tree.map(lambda new, old: jnp.where(take, new, old), new, state.at)
         each = jnp.broadcast_to(damping, x.shape)
         each = jnp.where(jnp.asarray(form.linear)[:, None, None], 1e-12, each)
-        step, predicted = stepped(at, each, x, blocks)
+        widest = jnp.where(blocks.multiplied(x), FACTOR * jnp.abs(x), span)
+        step, predicted = stepped(at, each, x, blocks, widest)
         small = (predicted >= 0) & (damping <= 1e-2) & jnp.isfinite(at.value)
         enough = small & (predicted <= tolerance * at.value + tiny)
         stuck = (damping > 1e11) | ~jnp.isfinite(predicted)

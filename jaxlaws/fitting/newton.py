@@ -45,6 +45,7 @@ class _At(NamedTuple):
     """The objective near a point."""
 
     value: jax.Array
+    little: jax.Array  # of the value, that counts as nothing
     error: jax.Array  # [row, block, problem]
     jacobian: jax.Array  # of the errors, [number, row, block, problem]
     bending: jax.Array  # second derivatives of the errors, each times the derivative of rho, [number, number, ...]
@@ -92,10 +93,12 @@ def refine(
     """
     objective = OBJECTIVES[form.objective]
     delta = objective.delta
-    blocks = Blocks(form.shared_count, *bounds, form.scaled)
+    lower, upper = bounds
+    blocks = Blocks(form.shared_count, lower, upper, form.scaled)
     total = blocks.total
     count, shape = start.shape[0], start.shape[1:]
     used = weight > 0
+    tiny = total(rounding_of(objective, measured, weight))
 
     def over_rows(values: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(used, values, 0), 0)
@@ -124,7 +127,7 @@ def refine(
         bending = bending + jnp.eye(count)[:, :, None, None] * blocks.totals(slopes_over)
         each = jnp.stack(jacobian)
         scale = jnp.sum(each * (weight * each), 1)
-        return _At(value, error, each, bending, _convex(bending, scale)), clipped
+        return _At(value, TOLERANCE * value + tiny, error, each, bending, _convex(bending, scale)), clipped
 
     def advance(state: _State) -> _State:
         robust = delta < np.inf
@@ -134,6 +137,9 @@ def refine(
         take = better & ~done
         ratio = (state.at.value - new.value) / jnp.where(state.predicted > 0, state.predicted, 1)
         eased = jnp.where(state.part == 1, jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0), 1 / state.part)  # Nielsen 1999
+        eased = jnp.where(
+            state.predicted <= state.at.little, 0.1, eased
+        )  # without a gain, the ratio is one of rounding
         damping = jnp.where(better, jnp.clip(state.damping * eased, 1e-16, 1e12), state.damping * state.growth)
         growth = jnp.where(better, 2.0, state.growth * 2)
         x = jnp.where(take, state.trial, state.x)
@@ -162,9 +168,9 @@ def refine(
             trial = jnp.where(best == k, points[k], trial)
             force = jnp.where(best == k, jnp.clip(jnp.where(used, ahead[k], 0), -delta, delta), force)
         predicted = model.gain
-        small = (predicted >= -TOLERANCE * at.value) & (damping <= SMALL) & jnp.isfinite(at.value)
+        small = (predicted >= -at.little) & (damping <= SMALL) & jnp.isfinite(at.value)
         least = jnp.where(small, predicted, jnp.where(take, jnp.inf, state.least))
-        enough = small & (predicted <= TOLERANCE * at.value + tiny)
+        enough = small & (predicted <= at.little)
         stuck = (damping > 1e11) | ~jnp.isfinite(predicted)
         enough = enough | (stuck & jnp.isfinite(at.value) & (least <= SETTLED * at.value))
         return _State(
@@ -188,13 +194,13 @@ def refine(
         going: jax.Array = (state.turn < most) & jnp.any(~(state.converged | state.stuck))
         return going
 
-    tiny = total(rounding_of(objective, measured, weight))
     nothing = jnp.zeros_like(total(jnp.zeros(shape, start.dtype)))
     by_row = jnp.zeros((len(measured), *shape), start.dtype)
     state = _State(
         x=start,
         at=_At(
             nothing + jnp.inf,
+            nothing - 1,
             by_row,
             jnp.zeros((count, *by_row.shape), start.dtype),
             jnp.zeros((count, *start.shape), start.dtype),
@@ -217,7 +223,7 @@ def refine(
     # The last step gains nothing in the objective, whose root is the error of the coefficients, but digits of these.
     error = objective.error(form.at([*state.trial], data), measured)
     last = total(over_rows(weight * objective.of_errors(error)))
-    better = state.converged & (last <= state.at.value * (1 + TOLERANCE) + tiny)
+    better = state.converged & (last <= state.at.value + state.at.little)
     x, value = jnp.where(better, state.trial, state.x), jnp.where(better, last, state.at.value)
     return Found(x, value, state.converged, state.steps, state.damping)
 
@@ -271,8 +277,8 @@ def _is_solved(
     wrong = jnp.where(free, right + blocks.totals(product(matrix, step)) + damping * step, 0)
     scale = jnp.sqrt(blocks.totals(diagonal_of(jnp.abs(matrix))) + damping)
     scale = jnp.where(scale > 0, scale, 1)
-    size = jnp.max(jnp.abs(right / scale), 0) + jnp.sqrt(TOLERANCE * at.value)
-    solved = (jnp.max(jnp.abs(wrong / scale), 0) <= 1e-6 * size) & (jnp.sum(step * slope, 0) <= TOLERANCE * at.value)
+    size = jnp.max(jnp.abs(right / scale), 0) + jnp.sqrt(at.little)
+    solved = (jnp.max(jnp.abs(wrong / scale), 0) <= 1e-6 * size) & (jnp.sum(step * slope, 0) <= at.little)
     return jnp.all(solved, 0, keepdims=True) if blocks.shared else solved
 
 
@@ -360,8 +366,8 @@ def _robust(
         met = (jnp.abs(full_error) <= delta) == inner
         met = jnp.all((met & (inner | (full_error * guess > 0))) | ~used, 0, keepdims=True)
         met = jnp.all(met, 1, keepdims=True) if blocks.shared else met
-        met = met[0] & _is_solved(at, matrix, slope, damping, x, change, blocks) & (gain >= -TOLERANCE * at.value)
-        enough = jnp.where(first, met, (left <= 0.1 * gain + TOLERANCE * at.value) & (length > 0.5))
+        met = met[0] & _is_solved(at, matrix, slope, damping, x, change, blocks) & (gain >= -at.little)
+        enough = jnp.where(first, met, (left <= 0.1 * gain + at.little) & (length > 0.5))
         done = state.done | enough | (~jnp.isfinite(gain) & ~first)
         new = _Inner(
             step=state.step + length * change,

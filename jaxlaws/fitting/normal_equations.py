@@ -30,18 +30,19 @@ class Blocks(NamedTuple):
         shared: How many coefficients, the first ones, all blocks of a problem have in common.
         lower: Least values, [coefficient, 1, 1].
         upper: Largest values.
-        scaled: For each coefficient, whether it may have any order of magnitude: steps multiply it where it is positive
-            and cannot be negative.
+        scaled: For each coefficient, whether it may have any order of magnitude: steps multiply it where its bounds
+            leave it one sign.
     """
 
     shared: int
     lower: Any
     upper: Any
-    scaled: tuple[bool, ...] = ()
+    scaled: Sequence[bool] = ()
 
     def multiplied(self, x: jax.Array) -> jax.Array:
         """Which coefficients steps multiply."""
-        found: jax.Array = jnp.asarray(self.scaled)[:, None, None] & (self.lower >= 0) & (x > 0)
+        one_sign = (self.lower >= 0) & (x > 0) | (self.upper <= 0) & (x < 0)
+        found: jax.Array = jnp.asarray(self.scaled)[:, None, None] & one_sign
         return found
 
     def moved(self, x: jax.Array, step: jax.Array) -> jax.Array:

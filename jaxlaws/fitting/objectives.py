@@ -31,7 +31,7 @@ class Objective(NamedTuple):
         if self.delta == np.inf:
             return error**2 / 2
         size = abs(error)
-        inner = jnp.minimum(size, self.delta)
+        inner = (np if isinstance(error, np.ndarray) else jnp).minimum(size, self.delta)
         return inner * (size - inner / 2)
 
 

@@ -121,7 +121,7 @@ def _distinct(value: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 # Steps; after each number of them, the problems that are still on their way go on, in fewer chunks where they can.
-ROUNDS = (12, 12, 24, 24, 64)
+ROUNDS = (12, 12, 24, 24, 64, 256)
 ROUGH = ROUNDS[:3]  # where another search goes on from there
 
 

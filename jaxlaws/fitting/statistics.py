@@ -30,6 +30,7 @@ class Spread:
     vague: np.ndarray  # [number, group, part], whether the runs do not tell it
     bound: np.ndarray  # [number, group, part]
     free: np.ndarray  # [group, part], runs that are left when every coefficient has one
+    value: np.ndarray = dataclasses.field(init=False)  # [group, part], the objective, infinite where it is not known
 
 
 class _Analysis(NamedTuple):
@@ -70,13 +71,17 @@ def statistics(
     bound = (x <= low) | (x >= high)
     jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
     jacobian = np.where(bound[..., None], 0, jacobian)
+    value = (weight * OBJECTIVES[form.objective].of_errors(error)).sum(-1)
     lost = ~np.isfinite(error).all(-1)  # where no start led anywhere
     error = np.where(lost[..., None], 0, error)
-    if form.shared:
-        found = _joint(form, jacobian[:, :, 0], error[:, 0], weight[:, 0], bound)
-        lost[:] = lost.any()
-    else:
-        found = _separate(form, jacobian, error, weight, bound)
+    with np.errstate(all="ignore"):  # errors of coefficients that the runs do not identify may be beyond all numbers
+        if form.shared:
+            found = _joint(form, jacobian[:, :, 0], error[:, 0], weight[:, 0], bound)
+            lost[:] = lost.any()
+        else:
+            found = _separate(form, jacobian, error, weight, bound)
+    value = np.where(np.isfinite(value), value, np.inf)
+    found.value = np.broadcast_to(value.sum(0), value.shape) if form.shared else value
     found.stderr[:, lost] = np.nan
     found.covariance[lost.any(1)] = np.nan
     return found
