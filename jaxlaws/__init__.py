@@ -17,7 +17,7 @@ from jaxlaws.fitting.comparison import Compared, Comparison, aicc, compare
 from jaxlaws.fitting.estimation import Fit, fit
 from jaxlaws.fitting.holdout import HoldOut, Level, ScaleOut, hold_out, leave_one_scale_out
 from jaxlaws.fitting.intervals import Interval, predict_interval
-from jaxlaws.fitting.storage import read_coefs, read_draws
+from jaxlaws.fitting.storage import read_coefs, read_draws, read_law
 from jaxlaws.law import (
     Law,
     Matrix,
@@ -37,8 +37,9 @@ from jaxlaws.optimize import costs as costs
 from jaxlaws.optimize.allocation import Allocation, allocate
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.plots import plot_allocation, plot_fit, plot_mixture
+from jaxlaws.ranges import RangeWarning
 from jaxlaws.scores import Scores, evaluate
-from jaxlaws.tables import DataError, MissingWarning, RangeWarning, gradient_table, predict_table, read_table
+from jaxlaws.tables import DataError, MissingWarning, gradient_table, predict_table, read_table
 
 __all__ = [
     "Allocation",
@@ -93,6 +94,7 @@ __all__ = [
     "published_draws",
     "read_coefs",
     "read_draws",
+    "read_law",
     "read_table",
     "record",
     "sldbench",

@@ -36,11 +36,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_weights, number, setting
+from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_weights, group_ids, number, setting
 from jaxlaws.columns import ALIGNMENT, BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
 from jaxlaws.programs import LONG_VECTORS, Program, one_cpu, padded, roomy
+from jaxlaws.ranges import beyond, by_input, ranges_for
 
 __all__ = [
     "elasticity",
@@ -200,33 +201,40 @@ def elasticity(law: Law, group: Any, inputs: Any = None, /, *, weights: Any = No
     return _call(law, _elasticity, group, inputs, named, weights)
 
 
-def in_range(law: Law, inputs: Any = None, /, **named: Any) -> Any:
+def in_range(law: Law, inputs: Any = None, /, *, group: Any = None, **named: Any) -> Any:
     """Whether each input lies in the range that the coefficients were fitted on.
 
     Args:
         law: The law.
         inputs: Record or dict of inputs.
+        group: Name of a group, or one name or id per row, whose runs are meant; by default those of the law.
         **named: Or the inputs by name.
 
     Returns:
         A record like the inputs of boolean NumPy arrays, each of the shape of its input (without the own axis of a
-        vector). NaN is outside; an input of unknown range is inside everywhere.
+        vector), and of the groups where these differ. Where a ratio of two inputs is known, such as tokens per
+        parameter, both are outside if it is. NaN is outside; an input of unknown range is inside everywhere.
 
     Example:
         >>> import jaxlaws as jl
         >>> jl.in_range(jl.laws["parallel"], num_params=[1e9, 1e12], parallel_size=2).num_params
         array([ True, False])
+        >>> law = jl.laws["chinchilla"]
+        >>> jl.in_range(law, group="sardana2024", params=[1e9, 1e9], tokens=[5e9, 5e10]).tokens
+        array([False,  True])
     """
     given = by_name(law, inputs, named)
 
-    def inside(v: Var) -> Any:
+    def floats(v: Var) -> np.ndarray:
         value = np.asarray(number(given[v.name], v.name))
-        if v.range is None:
-            return np.ones(value.shape[: value.ndim - len(v.shape)], bool)
-        # The ends are rounded to the dtype of the values, so that an end read from a float32 column is inside.
-        low, high = (np.asarray(end).astype(np.result_type(value, np.float32)) for end in v.range)
-        ok = (value >= low) & (value <= high)
-        return ok.all(axis=tuple(range(-len(v.shape), 0)))
+        return value.astype(np.result_type(value, np.float32), copy=False)
+
+    ids = None if group is None or isinstance(group, str) else group_ids(law, group)
+    x = law.inputs(**{v.name: floats(v) for v in variables(law.inputs)})
+    outside = by_input(law, beyond(ranges_for(law, group, ids), x), x)
+
+    def inside(v: Var) -> Any:
+        return ~np.asarray(getattr(outside, v.name)).any(axis=tuple(range(-len(v.shape), 0)))
 
     return law.inputs(**{v.name: inside(v) for v in variables(law.inputs)})
 
@@ -382,6 +390,7 @@ def _call(
     out: jax.Array | np.ndarray | None = None,
 ) -> Any:
     arrays, dtype, shape = arguments(law, group, inputs, named, weights)
+    law = law.original or law  # which knows the programs
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
         if out is not None:
             raise TypeError(f"{law.name}: out= cannot be written to inside a transformation of JAX")

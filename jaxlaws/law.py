@@ -284,6 +284,9 @@ class Law:
         formula: The formula for values above the floors, as an expression that NumPy can evaluate.
         source: Where the law and its numbers are from.
         sources: The same for groups whose numbers are from elsewhere, or of known errors.
+        ranges: Between which values the runs of a group have an input, or the ratio of two inputs, such as
+            `{"sardana2024": {"params": (1.5e8, 6e9), "tokens/params": (10, 1e4)}}`; None where that is not known. What
+            is not named is as under the key None, for all groups, and else the `range` of the input.
         fallback: What the source uses for a group it does not know, from all groups. The list-of-dicts interface
             follows it; elsewhere an unknown group is an error.
         golden: Published or independently computed values, with all digits: group (or, for a law without groups,
@@ -299,6 +302,7 @@ class Law:
         rises_with: Inputs that they rise with, of which a search asks for a bound.
         objective: What a fit minimises, unless told otherwise: "squared", "huber_log" or "relative" errors, as for
             [`fit`][jaxlaws.fit].
+        original: The law that this one has other groups for, such as fitted ones: programs are compiled for that one.
     """
 
     title: str
@@ -310,6 +314,7 @@ class Law:
     formula: str
     source: Source
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    ranges: Mapping[str | None, Mapping[str, tuple[Any, Any] | None]] = dataclasses.field(default_factory=dict)
     question: str = ""
     advice: str = ""
     fallback: Callable[[Mapping[str, Any]], Any] | None = None
@@ -319,6 +324,7 @@ class Law:
     falls_with: tuple[str, ...] = ()
     rises_with: tuple[str, ...] = ()
     objective: str = "squared"
+    original: Law | None = None
 
     @property
     def name(self) -> str:
@@ -334,6 +340,44 @@ class Law:
     def source_of(self, group: str) -> Source:
         """Where the numbers of a group are from."""
         return self.sources.get(group, self.source)
+
+    def ranges_of(self, group: str | None = None) -> dict[str, tuple[Any, Any]]:
+        """Between which values the runs of a group, or by default of the law, have inputs and ratios of inputs.
+
+        Example:
+            >>> import jaxlaws as jl
+            >>> jl.laws["chinchilla"].ranges_of("sardana2024")["tokens/params"]
+            (10, 10000.0)
+        """
+        if group is not None and group not in self.groups:
+            raise UnknownNameError.of(f"group of {self.name}", group, self.groups)
+        known: dict[str, tuple[Any, Any] | None] = {v.name: v.range for v in variables(self.inputs)}
+        known |= {**self.ranges.get(None, {}), **self.ranges.get(group, {})}
+        return {name: ends for name, ends in known.items() if ends is not None}
+
+    def with_groups(
+        self, groups: Mapping[str, Any], ranges: Mapping[str, Mapping[str, tuple[Any, Any] | None]] | None = None
+    ) -> Law:
+        """The same law with other groups, and the ranges of their runs: what is not named there is not known.
+
+        Example:
+            >>> import jaxlaws as jl
+            >>> law = jl.laws["sft"].with_groups({"mine": jl.laws["sft"].coefs(L_inf=1.5, A=4.0, alpha=0.2)})
+            >>> print(law("mine", sft_data_size=1e5), law.ranges_of("mine"))
+            1.9 {}
+        """
+        unknown = dict.fromkeys((*(v.name for v in variables(self.inputs)), *self.ratios))
+        known: dict[str | None, Any] = {name: {**unknown, **(ranges or {}).get(name, {})} for name in groups}
+        known[None] = next(iter(known.values())) if len(known) == 1 else unknown  # of coefficients without a name
+        changes: dict[str, Any] = {"groups": groups, "ranges": known, "fallback": None, "golden": (), "sources": {}}
+        found, original = dataclasses.replace(self, **changes, original=None), self.original or self
+        same = bool(original.groups) and original.sizes == found.sizes
+        return dataclasses.replace(found, original=original) if same else found
+
+    @functools.cached_property
+    def ratios(self) -> tuple[str, ...]:
+        """The ratios of inputs that `ranges` names, such as "tokens/params"."""
+        return tuple(dict.fromkeys(name for each in self.ranges.values() for name in each if "/" in name))
 
     def covariance_of(self, group: str) -> np.ndarray | None:
         """The covariance of the coefficients of a group, of those in `logs` the logarithms, or None."""

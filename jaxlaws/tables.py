@@ -24,13 +24,12 @@ from jaxlaws.arguments import Choice, check_law, group_ids, unmasked
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, UnknownNameError, Var, stack, variables
+from jaxlaws.ranges import Outside, RangeWarning
 
 __all__ = [
     "DataError",
     "LeftOut",
     "MissingWarning",
-    "Outside",
-    "RangeWarning",
     "gradient_table",
     "predict_table",
     "read_table",
@@ -55,10 +54,6 @@ class NoGroupError(DataError):
 
 class MissingWarning(UserWarning):
     """Runs without a value were left out, as `drop_missing` asks for; the message counts them."""
-
-
-class RangeWarning(UserWarning):
-    """Rows of a table lie outside the range that a law was fitted on; the message counts them."""
 
 
 def read_table(path: str | os.PathLike[str], format: str | None = None) -> Any:
@@ -190,8 +185,7 @@ def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights:
     frame = as_frame(table, {*input_names(law), "group", *([group] if isinstance(group, str) else [])})
     inputs = read(law, frame, group, dtype=dtype)
     outside = Outside(law)
-    if not isinstance(inputs.group, Choice):  # coefficients of the caller's own have a range of their own
-        outside.add(inputs)
+    outside.add(inputs)
     if outside.rows and strict:
         raise DataError(str(outside))
     if outside.rows:
@@ -208,9 +202,8 @@ def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The checked inputs of a table, as columns and as a record, and the group that they are predicted for."""
+    """The checked inputs of a table, and the group that they are predicted for."""
 
-    columns: list[np.ndarray]
     inputs: Any
     group: Any
     count: int
@@ -282,14 +275,14 @@ def read(
     unused: np.ndarray | None = None,
 ) -> Rows:
     """The inputs of a law from a table, checked, and the group; errors count rows from `first_row`."""
-    columns, inputs = read_inputs(law, frame, dtype=dtype, first_row=first_row, unused=unused)
-    return Rows(columns=columns, inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
+    inputs = read_inputs(law, frame, dtype=dtype, first_row=first_row, unused=unused)
+    return Rows(inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
 
 
 def read_inputs(
     law: Law, frame: Frame, *, dtype: Any = None, first_row: int = 0, unused: np.ndarray | None = None
-) -> tuple[list[np.ndarray], Any]:
-    """The inputs as columns and as a record; rows marked as `unused` repeat another one."""
+) -> Any:
+    """The record of the inputs, checked; rows marked as `unused` repeat another one."""
     columns = [numbers(frame, find(frame, v, column), first_row, unused) for v, column in law.columns]
     if dtype is None:
         dtype = np.result_type(np.float32, *columns)
@@ -311,7 +304,7 @@ def read_inputs(
                 raise DataError(
                     f"columns {names[0]!r} to {names[-1]!r} must sum to {v.total:g}: {rows_text(off, first_row)}"
                 )
-    return columns, inputs
+    return inputs
 
 
 def _as_dtype(values: np.ndarray, column: str, dtype: Any, first_row: int) -> np.ndarray:
@@ -585,45 +578,3 @@ class LeftOut:
     def __str__(self) -> str:
         parts = [f"{column} in {count:,}" for column, count in self.columns.items() if count]
         return f"{self.rows:,} of {self.of:,} runs were left out, which have no value: {', '.join(parts)}"
-
-
-@dataclasses.dataclass
-class Outside:
-    """How many rows lie outside the range that a law was fitted on; counts add up over batches."""
-
-    law: Law
-    rows: int = 0
-    of: int = 0
-    columns: Counter[str] = dataclasses.field(default_factory=Counter)
-
-    def add(self, rows: Rows) -> None:
-        """Count the rows of one batch."""
-        anywhere = np.zeros(rows.count, bool)
-        for (column, (low, high)), values in zip(self._ranges().items(), rows.columns, strict=True):
-            # The ends in the dtype of the values: an end that was read from a float32 column is inside.
-            low, high = np.asarray(low, values.dtype), np.asarray(high, values.dtype)
-            if values.size and not (low <= values.min() and values.max() <= high):
-                out = (values < low) | (values > high)
-                self.columns[column] += int(out.sum())
-                anywhere |= out
-        self.rows += int(anywhere.sum())
-        self.of += rows.count
-
-    def _ranges(self) -> dict[str, tuple[Any, Any]]:
-        """The smallest and largest fitted value of each column."""
-        ranges: dict[str, tuple[Any, Any]] = {}
-        for v in variables(self.law.inputs):
-            names = v.column_names(self.law.sizes)
-            low, high = v.range or (-np.inf, np.inf)
-            ends = np.broadcast_to(low, len(names)), np.broadcast_to(high, len(names))
-            ranges.update(zip(names, zip(*ends, strict=True), strict=True))
-        return ranges
-
-    def __str__(self) -> str:
-        ranges = self._ranges()
-        parts = [
-            f"{column} in {count:,} (fitted on {ranges[column][0]:g} to {ranges[column][1]:g})"
-            for column, count in self.columns.items()
-        ]
-        text = f"{self.rows:,} of {self.of:,} rows outside the range that {self.law.name} was fitted on: "
-        return text + ", ".join(parts)

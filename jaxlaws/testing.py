@@ -22,11 +22,12 @@ from jax.flatten_util import ravel_pytree
 from jaxlaws.arguments import check_law as check_is_law
 from jaxlaws.arguments import number
 from jaxlaws.columns import from_columns
-from jaxlaws.evaluation import elasticity, gradient, hessian, in_range, jacobian, predict, value_and_gradient
+from jaxlaws.evaluation import elasticity, gradient, hessian, jacobian, predict, value_and_gradient
 from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.law import Law, Var, as_dict, stack, variables
 from jaxlaws.numerics import plain
 from jaxlaws.programs import QUICK, Program
+from jaxlaws.ranges import beyond, ranges_for
 
 __all__ = ["check_law", "checks", "sample"]
 
@@ -904,20 +905,27 @@ def _other_coefs(law: Law, count: int) -> list[Any]:
 
 
 def knows_the_range_it_was_fitted_on(law: Law) -> None:
-    """Its ends lie in it, in float32 too, and what lies beyond does not."""
-    x = _inputs(law, ROWS)
-    inside = in_range(law, x)
+    """Its ends lie in it, in float32 too, and what lies beyond does not: for every group, and for ratios of inputs."""
+    x, single = _inputs(law, ROWS), {v.name for v in variables(law.inputs) if not v.shape}
+    outside = beyond(ranges_for(law, None), x)
     for v in variables(law.inputs):
-        if v.total is None:
-            assert getattr(inside, v.name).all(), v.name
-        if v.range is None:
-            continue
-        ends = np.stack([np.broadcast_to(end, [law.sizes[a] for a in v.shape]) for end in v.range]).astype(float)
-        for values in (ends, ends.astype(np.float32)):
-            assert getattr(in_range(law, dataclasses.replace(x, **{v.name: values})), v.name).all(), v.name
-        outward = np.array([-1, 1]).reshape(2, *[1] * len(v.shape))
-        beyond = ends + outward * (0.1 * np.abs(ends) + 1e-9)
-        assert not getattr(in_range(law, dataclasses.replace(x, **{v.name: beyond})), v.name).any(), v.name
+        assert v.total is not None or not np.any(outside.get(v.name, False)), v.name
+    assert {*law.ranges} <= {None, *law.groups}, (
+        f"ranges of what is no group: { ({*law.ranges} - {None, *law.groups}) }"
+    )
+    for group in (None, *law.groups):
+        ranges = ranges_for(law, group)
+        assert {*law.ranges_of(group)} == {*ranges.ends}, f"a range of group {group!r} is not of the shape of the input"
+        for name, ends in ranges.ends.items():
+            above, *below = name.split("/")
+            assert not below or {above, *below} <= single, f"{name} is no ratio of two inputs of the law"
+            near = np.stack(ends)
+            outward = np.array([-1, 1]).reshape(2, *[1] * ends[0].ndim)
+            far = near + outward * (0.1 * np.abs(near) + 1e-9)
+            for values, inside in ((near, True), (near.astype(np.float32), True), (far, False)):
+                fields = {above: values} | {other: np.ones_like(values) for other in below}
+                found = beyond(ranges, dataclasses.replace(jax.tree.map(lambda leaf: leaf[:2], x), **fields))[name]
+                assert (found != inside).all(), f"{name}, group {group!r}"
 
 
 def errors_have_a_covariance(law: Law) -> None:

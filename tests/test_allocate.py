@@ -13,6 +13,8 @@ from scipy.optimize import minimize
 
 import jaxlaws as jl
 
+pytestmark = pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")  # answers far from all runs are answers here
+
 LAW = jl.laws["chinchilla"]
 GROUP = "besiroglu2024"
 C = LAW.groups[GROUP]

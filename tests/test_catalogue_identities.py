@@ -12,7 +12,7 @@ from sampling import inputs
 import jaxlaws as jl
 from jaxlaws.catalogue.vocabulary import tokens
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")]
 
 CHINCHILLA = jl.laws["chinchilla"]
 FOREVER = 1e300

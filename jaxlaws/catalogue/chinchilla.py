@@ -111,6 +111,12 @@ LAW = Law(
             evidence=("printed digits, from secondary sources that agree"),
         ),
     },
+    # Those of the runs in figure 4 of Hoffmann et al., of which besiroglu2024 leaves out the five of the largest loss.
+    ranges={
+        None: {"tokens/params": (0.036, 341.2)},
+        "besiroglu2024": {"tokens": (8.18e8, 3.18e11), "tokens/params": (0.456, 341.2)},
+        "sardana2024": {"params": (1.5e8, 6e9), "tokens": (1.5e9, 1.5e12), "tokens/params": (10, 1e4)},
+    },
     golden=(
         ("hoffmann2022", {"params": 1e9, "tokens": 2e10}, {"loss": 2.530668201329356}),
         ("hoffmann2022_printed", {"params": 1e9, "tokens": 2e10}, {"loss": 2.5800478722379934}),

@@ -92,6 +92,7 @@ LAW = Law(
         r2_min=0.862997,
         runs=4,
     ),
+    ranges={None: {"tokens/params": (0.0912, 12341)}},
     golden=(
         (
             "all_data",

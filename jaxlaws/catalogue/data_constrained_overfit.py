@@ -70,6 +70,7 @@ LAW = Law(
             "that of data_constrained 0.830; of the models, 0.965 and 0.951"
         ),
     ),
+    ranges={None: {"tokens/params": (0.0912, 12341)}},
     golden=(
         (
             "all_data",

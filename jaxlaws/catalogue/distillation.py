@@ -96,5 +96,6 @@ LAW = Law(
             "table 6 are not. Its interval for c1 has no width, so that there are no standard errors"
         ),
     ),
+    ranges={None: {"tokens/params": None}},
     golden=(("busbridge2025", {"params": 1e9, "tokens": 2e10, "teacher_loss": 2.2}, {"loss": 2.316953374937284}),),
 )

@@ -9,15 +9,14 @@ from jaxlaws.numerics import log
 
 SHARPNESS = 4.0  # of a turn, per decade
 SMALLEST = -0.9  # where the runs begin
+FIRST = -0.8996294548824371  # their smallest compute, in full
 
 
 @record
 class Inputs:
     """Inputs of the law."""
 
-    log_flops: Scalar = var(
-        "training compute", unit="log10(1e21 FLOP)", range=(-0.8996294548824371, 2.2833012287035497), above=-inf
-    )
+    log_flops: Scalar = var("training compute", unit="log10(1e21 FLOP)", range=(FIRST, 2.2833012287035497), above=-inf)
 
 
 @record
@@ -60,6 +59,14 @@ GROUPS = {  # A, B, turn
     "parsinlu_qa_mc": (0.4309557712525826, 0.32843073678923534, 2.2833012287035497),
 }
 
+LAST = {  # where the runs of a group end, if not at the largest
+    "analogical_similarity": 1.9242792860618816,
+    "arithmetic": 1.7993405494535817,
+    "conceptual_combinations": 1.4313637641589874,
+    "hindu_knowledge": 0.8594985581877761,
+    "mmlu": 1.4313637641589874,
+}
+
 LAW = Law(
     title="negated Brier score on easy questions",
     question="What will a task's score be?",
@@ -85,6 +92,7 @@ LAW = Law(
             "the runs it has not been tested."
         ),
     ),
+    ranges={name: {"log_flops": (FIRST, last)} for name, last in LAST.items()},
     golden=(
         ("mmlu", {"log_flops": -0.5}, {"brier_score": -0.4992781027334643}),
         ("hindu_knowledge", {"log_flops": 2.5}, {"brier_score": -0.2394751122570785}),

@@ -85,5 +85,6 @@ LAW = Law(
             "notebook; R2 0.99873 on the authors' 404 runs"
         ),
     ),
+    ranges={None: {"tokens/params": (0.3139, 2570)}},
     golden=(("all_data", {"params": 1e9, "tokens": 2e10}, {"loss": 0.539408643928975}),),
 )

@@ -69,6 +69,7 @@ LAW = Law(
             "had 3e6 to 8.5e7 parameters"
         ),
     ),
+    ranges={None: {"tokens/params": None}, "dense": {"params": (3e6, 8.5e7)}},
     golden=(
         ("moe", {"params": 1e9, "tokens": 2e10, "granularity": 8}, {"loss": 3.140393115994835}),
         ("dense", {"params": 1e9, "tokens": 2e10, "granularity": 1}, {"loss": 2.980305149755157}),

@@ -54,5 +54,6 @@ LAW = Law(
         reference="Kaplan et al. 2020, arXiv:2001.08361, equation 1.5 and table 2",
         evidence="printed digits, from secondary sources that agree",
     ),
+    ranges={None: {"tokens/params": None}},
     golden=(("table2", {"params": 1e9, "tokens": 2e10}, {"loss": 2.373882448217487}),),
 )

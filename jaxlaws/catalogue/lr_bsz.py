@@ -131,6 +131,7 @@ LAW = Law(
         ),
         covariance=COVARIANCE,
     ),
+    ranges={None: {"data_size/non_embedding_param_size": (1.862, 465.9)}},
     golden=(
         (
             "all_data",

@@ -70,6 +70,7 @@ LAW = Law(
             "paper prints three digits. Of its held-out runs, that of 1.4e9 parameters on 9e11 tokens is met to 0.7 %"
         ),
     ),
+    ranges={None: {"tokens/params": (20, 320)}},
     golden=(
         ("c4", {"params": 1e9, "tokens": 2e10}, {"loss": 2.740375975994232}),
         ("redpajama", {"params": 1e9, "tokens": 2e10}, {"loss": 2.8628861703308313}),

@@ -84,6 +84,7 @@ LAW = Law(
             "with that of this law, training diverges at 3 bits of an activation, and 7.0 bits are best, as it says"
         ),
     ),
+    ranges={None: {"tokens/params": None}},
     golden=(
         (
             "table2_no_offsets",

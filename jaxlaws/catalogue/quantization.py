@@ -67,6 +67,7 @@ LAW = Law(
             "without a sign; it is taken to be that of the offsets of precision"
         ),
     ),
+    ranges={None: {"tokens/params": None}},
     golden=(
         ("table2", {"params": 1e9, "tokens": 2e10, "weight_bits": 4}, {"loss_increase": 0.02825119898598522}),
         (

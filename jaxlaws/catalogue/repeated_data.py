@@ -82,6 +82,7 @@ LAW = Law(
             "2.5e10, is not the best of the law, 6.8e9 on 2.27e11, whose loss is lower by 0.0006"
         ),
     ),
+    ranges={None: {"tokens/params": None}},
     golden=(
         ("c4", {"params": 6.34e9, "tokens": 242e9, "unique_tokens": 25e9}, {"loss": 2.2256440889984477}),
         ("c4", {"params": 8.67e9, "tokens": 178e9, "unique_tokens": 25e9}, {"loss": 2.2269634075087863}),

@@ -61,5 +61,6 @@ LAW = Law(
             stderr=Coefs(E=0.017, A=4.3, B=24.0, alpha=0.0018, beta=0.0015, k=0.0058),
         )
     },
+    ranges={None: {"tokens/params": None}},
     golden=(("busbridge2025", {"params": 1e9, "tokens": 2e10}, {"loss": 2.3746922483534956}),),
 )

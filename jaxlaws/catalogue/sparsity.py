@@ -77,5 +77,6 @@ LAW = Law(
             "token met 0.02 were held out, with an R2 of 0.68"
         ),
     ),
+    ranges={None: {"tokens/params": None}},
     golden=(("table3", {"params": 1e9, "tokens": 2e10, "active_share": 0.1}, {"loss": 2.7018723328176923}),),
 )

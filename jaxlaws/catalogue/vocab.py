@@ -125,6 +125,7 @@ LAW = Law(
         ),
         covariance=COVARIANCE,
     ),
+    ranges={None: {"num_characters/non_vocab_parameters": (5.294, 204.1)}},
     golden=(
         (
             "all_data",

@@ -103,6 +103,7 @@ LAW = Law(
         reference="Tao et al. 2024, arXiv:2407.13623, approach 3",
         evidence="from the authors' repository; R2 0.982 on their runs, with the vocabulary in thousands",
     ),
+    ranges={None: {"characters/non_vocab_params": None}},
     golden=(
         (
             "all_data",

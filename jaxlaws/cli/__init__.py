@@ -13,18 +13,21 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
 
 import jaxlaws
 from jaxlaws.cli import about, allocation, fitting, holdout, mixture, plot, prediction
-from jaxlaws.cli.shared import NotFoundError, one_line, own_error, warn
+from jaxlaws.cli.shared import NotFoundError, in_options, one_line, own_error, warn
 from jaxlaws.law import UnknownNameError
+from jaxlaws.ranges import RangeWarning
 from jaxlaws.tables import DataError, MissingWarning
 
 __all__ = ["main"]
+
+OURS = (MissingWarning, RangeWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,13 +63,11 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if sys.stdout is None:
             raise DataError("standard output is closed")
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", MissingWarning)
-            warnings.showwarning = _show_warning
+        with _own_warnings():
             args.run(args)
         sys.stdout.flush()
     except (DataError, UnknownNameError) as error:
-        return _fail(_of_own_law(error) or str(error).replace("; drop_missing=True", "; --drop-missing"))
+        return _fail(_of_own_law(error) or in_options(str(error)))
     except NotFoundError as error:
         return _fail(error, status=1)
     except BrokenPipeError:  # the reader of the output has seen enough
@@ -84,8 +85,28 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    warn(message)
+@contextlib.contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Prints the warnings of the package in the end, a line each, in the words of the command; not before an error."""
+    said: list[str] = []
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, OURS):
+                said.append(in_options(str(message)))
+            else:
+                others(message, category, *where, **more)
+
+        for category in OURS:
+            warnings.simplefilter("always", category)
+        warnings.showwarning = show
+        try:
+            yield
+        except NotFoundError:  # the answers that there are have been printed
+            list(map(warn, said))
+            raise
+    list(map(warn, said))
 
 
 def _of_own_law(error: Exception) -> str:

@@ -98,7 +98,8 @@ def _show(args: argparse.Namespace) -> None:
     groups = {name: as_dict(law.groups[name]) for name in names}
     if args.json:
         sources = {name: _as_json(law.source_of(name)) for name in names}
-        return print_json({"name": law.name, **_about(law), "groups": groups, "sources": sources})
+        ranges = {name: law.ranges_of(name) for name in names}
+        return print_json({"name": law.name, **_about(law), "groups": groups, "ranges": ranges, "sources": sources})
     print(f"{law.name}: {law.title}\n\n{law.output_text} = {law.formula}\n")
     for line in filter(None, (law.question, law.advice)):
         print(textwrap.fill(line, screen_width(), break_long_words=False, break_on_hyphens=False))
@@ -112,6 +113,7 @@ def _show(args: argparse.Namespace) -> None:
         header, inputs = header[:-1], [row[:-1] for row in inputs]
     print_table(header, inputs)
     print()
+    _show_ranges(law, names)
     outputs = [(_names(law, v), v.description, v.unit) for v in variables(law.outputs)]
     print_table(("output", "what", "unit"), outputs)
     print()
@@ -127,6 +129,17 @@ def _show(args: argparse.Namespace) -> None:
     for source, members in apart.items():
         for key, value in (("group", ", ".join(members)), *source):
             print(f"{key:9} {value}")
+
+
+def _show_ranges(law: Law, groups: list[str]) -> None:
+    """The ranges of groups, where these have some of their own, or of ratios."""
+    columns = {name: [_range(law.ranges_of(group).get(name)) for group in groups] for name in law.ranges_of()}
+    for name in law.ratios:
+        columns[name] = [_range(law.ranges_of(group).get(name)) for group in groups]
+    told = {name: texts for name, texts in columns.items() if any(texts) and (name in law.ratios or len({*texts}) > 1)}
+    if told:
+        print_table(("group", *(f"{name} fitted on" for name in told)), list(zip(groups, *told.values(), strict=True)))
+        print()
 
 
 def _show_coefs(law: Law, groups: dict[str, Any]) -> None:

@@ -20,17 +20,17 @@ from jaxlaws.cli.search import (
     check_answers,
     draws_of,
     entries,
+    many,
     number_list,
     print_columns,
     search_arguments,
     show_all,
-    warn_of_range,
     write,
 )
-from jaxlaws.cli.shared import Command, chosen_law, fraction, output_format, warn
+from jaxlaws.cli.shared import Command, chosen_law, fraction, output_format
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.optimize import costs
-from jaxlaws.optimize.allocation import LEAST, MOST, allocate
+from jaxlaws.optimize.allocation import allocate
 from jaxlaws.tables import DataError
 
 __all__ = ["add_commands"]
@@ -173,20 +173,12 @@ def _allocate(args: argparse.Namespace) -> None:
     try:
         best = jax.tree.map(np.asarray, allocate(law, problems.columns["group"], **{**options, **given}))
     except (TypeError, ValueError) as error:
-        text = re.sub("use (upper|lower)=", r"use --\1", problems.in_words(error))
-        text = re.sub(r"(lower|upper)={'(\w+)': \.\.\.}", r"--\1 \2=..., --in-range", text)
-        text = re.sub(
-            r"give cost=jl.costs.(\w+)\((\w+)=(\d+)\)",
-            lambda named: f"give --cost {_option(named[1])} --{_option(named[2])} {named[3]}",
-            text,
-        )
-        raise DataError(
-            text.replace("give cost=", "give another --cost").replace("another cost=", "another --cost")
-        ) from None
+        raise DataError(problems.in_words(error)) from None
     spread, drawn = None, None
     if args.draws is not None:
         coefs = draws_of(args, law, problems.columns["group"])
-        drawn = jax.tree.map(np.asarray, allocate(law, coefs, **{**options, **given, "within": None}))
+        with many():
+            drawn = jax.tree.map(np.asarray, allocate(law, coefs, **{**options, **given, "within": None}))
         spread = Spread(args.level, drawn)
     found: dict[str, Any] = {}
     for name, values in vars(best).items():
@@ -195,7 +187,7 @@ def _allocate(args: argparse.Namespace) -> None:
         if not isinstance(values, law.inputs):
             found[name] = values
             continue
-        for v in free:
+        for v in inputs if name == "extrapolated" else free:
             found[v.name if name == "inputs" else f"{name}_{v.name}"] = getattr(values, v.name)
     if spread is not None:
         found |= _spread_columns(spread, drawn, free)
@@ -207,13 +199,6 @@ def _allocate(args: argparse.Namespace) -> None:
         {name: values.tolist() for name, values in rows.items()},
         lambda: _show(args, problems, free, rows, spread),
     )
-    for v in free:
-        if (far := [x for x in rows[v.name] if not 1.001 * LEAST < x < 0.999 * MOST]) and rows["feasible"].any():
-            warn(
-                f"{v.name} ends at {far[0]:g}, as far as is tried; give --lower or --upper {v.name}=..., or --in-range"
-            )
-    answered = rows["feasible"] & rows["converged"]
-    warn_of_range(law, {v.name: np.broadcast_to(getattr(best.inputs, v.name), shape)[answered] for v in inputs})
     none = "no allocation meets all constraints"
     check_answers(problems, rows["feasible"], rows["converged"], rows["steps"], lambda i: none)
 
@@ -259,11 +244,9 @@ def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[
         for v in free:
             if (values := column(f"{kind}_{v.name}")) is not None:
                 bounds[v.name] = values
-            if args.in_range and v.range is not None:
-                end = v.range[kind == "upper"]
-                narrower = np.maximum if kind == "lower" else np.minimum
-                bounds[v.name] = narrower(bounds.get(v.name, end), end)
         options[kind] = bounds
+    if args.in_range:
+        options["in_range"] = True
     options["integers"] = args.integer
     options["powers_of_two"] = args.power_of_two or ()
     if args.weights is not None:

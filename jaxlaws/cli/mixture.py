@@ -21,11 +21,11 @@ from jaxlaws.cli.search import (
     columns_of,
     draws_of,
     entries,
+    many,
     number_list,
     print_columns,
     search_arguments,
     show_all,
-    warn_of_range,
     write,
 )
 from jaxlaws.cli.shared import Command, chosen_law, fraction, output_format
@@ -143,13 +143,17 @@ def _mixture(args: argparse.Namespace) -> None:
     unused |= {"unconstrained": "unconstrained", "unconstrained_loss": "unconstrained"}
     spread, drawn = _drawn(args, law, problems, options, inputs)
     names = {"proportions": search.domains.columns, "losses": search.outputs.columns}
-    found = columns_of(best, names, [name for name, option in unused.items() if option not in options])
+    found = columns_of(
+        best, names, ["extrapolated", *(name for name, option in unused.items() if option not in options)]
+    )
+    for v in variables(law.inputs):
+        columns = search.domains.numbered("extrapolated") if v is simplex else [f"extrapolated_{v.name}"]
+        values = getattr(best.extrapolated, v.name).reshape(len(problems), -1)
+        found |= dict(zip(columns, values.T.tolist(), strict=True))
     if spread is not None:
         found |= _spread_columns(search, spread, drawn)
     show = _show_one if len(problems) == 1 else _show_all
     write(args, problems.columns, found, lambda: show(search, best, spread, drawn))
-    answered = best.feasible & best.converged
-    warn_of_range(law, {name: x[answered] for name, x in {**inputs, simplex.name: best.proportions}.items()})
 
     def none(i: int) -> str:
         names = [repr(text) for text, wrong in zip(search.sums, best.conflicting[i], strict=True) if wrong]
@@ -165,7 +169,9 @@ def _drawn(
     if args.draws is None:
         return None, None
     needed = {name: value for name, value in {**options, **inputs}.items() if name not in ("within", "unconstrained")}
-    found = jax.tree.map(np.asarray, optimize_mixture(law, draws_of(args, law, problems.columns["group"]), **needed))
+    coefs = draws_of(args, law, problems.columns["group"])
+    with many():
+        found = jax.tree.map(np.asarray, optimize_mixture(law, coefs, **needed))
     return Spread(args.level, found), found
 
 
@@ -216,10 +222,8 @@ def _search(law: Law, simplex: Var, args: argparse.Namespace) -> _Search:
         raise DataError("give --weights or --targets, not both")
     if "lower" in options and (options["lower"] < 0).any():
         raise DataError("--lower must not be negative")
-    if args.in_range and simplex.range is not None:
-        low, high = simplex.range
-        options["lower"] = np.maximum(options.get("lower", 0.0), low)
-        options["upper"] = np.minimum(options.get("upper", 1.0), high)
+    if args.in_range:
+        options["in_range"] = True
     if args.sums:
         options["sums"] = np.zeros((len(args.sums), domains.size))
         for row, (_, names, _, _) in zip(options["sums"], args.sums, strict=True):
@@ -291,6 +295,9 @@ def _bounds(search: _Search, best: Mixture) -> list[str]:
         return np.broadcast_to(search.options.get(name, default), (1, search.domains.size))[0]
 
     lower, upper, epochs = option("lower", 0), option("upper", 1), option("max_epochs", 1)
+    if "in_range" in search.options:
+        low, high = search.law.ranges_of(search.problems.columns["group"][0])[_simplex(search.law).name]
+        lower, upper = np.maximum(lower, low), np.minimum(upper, high)
     share = epochs * option("available", math.inf) / search.options.get("budget", [1])[0]
     at_upper = [_epochs(n) if s < u else f"<= {u:g}" for n, s, u in zip(epochs, share, upper, strict=True)]
     at_lower = [f">= {low:g}" for low in lower]

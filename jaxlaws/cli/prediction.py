@@ -44,8 +44,9 @@ from jaxlaws.cli.shared import (
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, variables
+from jaxlaws.ranges import Outside
 from jaxlaws.scores import Tally
-from jaxlaws.tables import DataError, NoGroupError, Outside
+from jaxlaws.tables import DataError, NoGroupError
 
 __all__ = ["add_commands"]
 

@@ -9,7 +9,7 @@ import math
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ from jaxlaws.cli.shared import (
     warn,
 )
 from jaxlaws.law import Law, UnknownNameError, Var, variables
-from jaxlaws.tables import DataError, Outside, Rows
+from jaxlaws.ranges import RangeWarning
+from jaxlaws.tables import DataError
 from jaxlaws.text import printable
 
 __all__ = [
@@ -45,12 +46,12 @@ __all__ = [
     "columns_of",
     "draws_of",
     "entries",
+    "many",
     "number_list",
     "print_columns",
     "search_arguments",
     "short",
     "show_all",
-    "warn_of_range",
     "write",
 ]
 
@@ -262,9 +263,9 @@ def columns_of(found: Any, names: Mapping[str, Sequence[str]], unused: Sequence[
     """The fields of an answer as columns: a vector has one per element."""
     columns: dict[str, list[Any]] = {}
     for v in variables(type(found)):
-        values = np.asarray(getattr(found, v.name))
         if v.name in unused:
             continue
+        values = np.asarray(getattr(found, v.name))
         if not v.shape:
             columns[v.name] = values.tolist()
             continue
@@ -293,24 +294,6 @@ def write(
     else:
         with open(args.output, "w") as file, contextlib.redirect_stdout(file):
             show()
-
-
-def warn_of_range(law: Law, inputs: Mapping[str, np.ndarray]) -> None:
-    """A warning if the answers lie outside the range that the law was fitted on; one at its end is inside."""
-    count = len(next(iter(inputs.values())))
-    if not count:
-        return
-    columns = []
-    for v, name in law.columns:
-        values = inputs[v.name].reshape(count, -1)
-        low, high = v.range or (-math.inf, math.inf)
-        near = 1e-9 * np.abs(np.where(np.isfinite(high), high, 0))
-        values = np.where(np.abs(values - low) <= near, low, np.where(np.abs(values - high) <= near, high, values))
-        columns.append(values[:, v.column_names(law.sizes).index(name)])
-    outside = Outside(law)
-    outside.add(Rows(columns=columns, inputs=None, group=None, count=count))
-    if outside.rows:
-        warn(f"{outside}; --in-range searches only there")
 
 
 def check_answers(
@@ -380,6 +363,14 @@ def _published(law: Law) -> Any:
         return published_draws(law)
     except ValueError as error:
         raise DataError(str(error)) from None
+
+
+@contextlib.contextmanager
+def many() -> Iterator[None]:
+    """A search with draws of coefficients, of whose answers nothing is said one by one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)
+        yield
 
 
 def draws_of(args: argparse.Namespace, law: Law, groups: Sequence[str]) -> Any:

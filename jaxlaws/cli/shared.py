@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -38,6 +39,7 @@ __all__ = [
     "floats",
     "fraction",
     "grid",
+    "in_options",
     "known_group",
     "known_law",
     "law_argument",
@@ -158,7 +160,7 @@ def chosen_law(args: argparse.Namespace, ranged: str = "") -> Law:
     for group in not_converged(args.coefs) if args.coefs else ():
         if group in asked:
             warn(f"{args.coefs}: group {group}: the search for these coefficients did not converge")
-    if ranged and any(v.range is None for v in variables(law.inputs)):
+    if ranged and not all(v.name in law.ranges_of(group) for group in asked for v in variables(law.inputs)):
         raise DataError(f"{source}: there is no 'range' that the coefficients were fitted on, as {ranged} needs")
     return law
 
@@ -206,6 +208,19 @@ def seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def in_options(text: str) -> str:
+    """What a function says of its arguments, in the words of the command."""
+    text = re.sub(r"(lower|upper)={'(\w+)': \.\.\.}", r"--\1 \2=...", text)
+    text = re.sub(r"use (upper|lower)=", r"use --\1", text).replace("in_range=True", "--in-range")
+    text = text.replace("drop_missing=True", "--drop-missing")
+    text = re.sub(
+        r"give cost=jl.costs.(\w+)\((\w+)=(\d+)\)",
+        lambda named: f"give --cost {named[1]} --{named[2]} {named[3]}".replace("_", "-"),
+        text,
+    )
+    return text.replace("give cost=", "give another --cost").replace("another cost=", "another --cost")
 
 
 def warn(message: object) -> None:

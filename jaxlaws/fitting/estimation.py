@@ -50,7 +50,7 @@ class Fit:
     """Coefficients of a law that were fitted to measured runs, and how well.
 
     Attributes:
-        law: The law.
+        law: The law, with the fitted groups in place of its own, and the ranges of their runs.
         coefs: The coefficients of each group, in float64: take them wherever a group is asked for.
         stderr: Standard errors of the coefficients, as records like these, from the derivatives of the predictions at
             the optimum and the size of the residuals; of robust objectives, whatever the sizes of the errors of
@@ -398,9 +398,10 @@ def _assembled(
         each = np.broadcast_to(values, (len(groups), *values.shape[1:]))
         return {name: of_parts(each[i]) for i, name in enumerate(groups)}
 
+    by_group = dict(zip(groups, coefs, strict=True))
     return Fit(
-        law=law,
-        coefs=dict(zip(groups, coefs, strict=True)),
+        law=law.with_groups(by_group, runs.ranges),
+        coefs=by_group,
         stderr=dict(zip(groups, records(form, spread_of.stderr, {k: 0 * v for k, v in fixed.items()}), strict=True)),
         covariance={name: spread_of.covariance[i] for i, name in enumerate(groups)},
         untold={name: np.concatenate(spread_of.untold[i]) for i, name in enumerate(groups)},

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.programs import roomy
+from jaxlaws.ranges import value_of
 from jaxlaws.tables import (
     DataError,
     LeftOut,
@@ -81,6 +82,19 @@ class Runs:
         present: np.ndarray = np.arange(self.places.shape[1]) < counts[:, None]
         return present
 
+    @functools.cached_property
+    def ranges(self) -> dict[str, dict[str, tuple[Any, Any] | None]]:
+        """Between which values the runs of each group that count have the inputs, and the ratios that the law names."""
+        found: dict[str, dict[str, tuple[Any, Any] | None]] = {}
+        for g, name in enumerate(self.groups):
+            mine = (self.group == g) & (self.weights > 0)
+            values = {key: value_of(self.inputs, key)[mine] for key in (*vars(self.inputs), *self.law.ratios)}
+            found[name] = {
+                key: (v.min(axis=0).tolist(), v.max(axis=0).tolist()) if mine.any() else None
+                for key, v in values.items()
+            }
+        return found
+
     def padded(self, values: Any) -> Any:
         """Arrays [run, ...] as [group, row, ...]."""
         return jax.tree.map(lambda x: np.asarray(x)[self.places], values)
@@ -141,7 +155,7 @@ def read_runs(
         weight[left_out] = 0
         if not weight.any():
             raise DataError(str(dropped) if dropped.rows else "weights must not be 0 everywhere")
-        inputs = read_inputs(law, frame, dtype=np.float64, first_row=first_row, unused=left_out)[1]
+        inputs = read_inputs(law, frame, dtype=np.float64, first_row=first_row, unused=left_out)
         measured = measurements(law, frame, first_row, left_out)
         names, ids = _groups(frame, group, first_row, left_out)
     return Runs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import math
@@ -53,20 +52,24 @@ def coefs_text(fit: Fit) -> str:
             "converged": fit.converged[name],
             "share": fit.share[name],
             "flags": list(fit.flags[name]),
+            "range": _columns(fit.law, fit.runs.ranges[name]),
         }
         for name in fit.coefs
     }
-    content = {"law": fit.law.name, "objective": fit.objective, "range": _range(fit), "groups": groups}
+    content = {"law": fit.law.name, "objective": fit.objective, "groups": groups}
     return _json(content) + "\n"
 
 
-def _range(fit: Fit) -> dict[str, list[float]]:
-    """The least and the largest value of each input in the runs that count."""
-    law, runs = fit.law, fit.runs
-    used = runs.weights > 0
-    inputs = [np.reshape(getattr(runs.inputs, v.name), (len(used), -1))[used] for v in variables(law.inputs)]
-    columns = np.concatenate(inputs, axis=1).T
-    return {name: [values.min(), values.max()] for name, values in zip(law.input_columns, columns, strict=True)}
+def _columns(law: Law, ranges: Mapping[str, tuple[Any, Any] | None]) -> dict[str, list[float]]:
+    """The least and the largest value by column, and of ratios of columns."""
+    fields = {v.name: v for v in variables(law.inputs)}
+    found: dict[str, list[float]] = {}
+    for name, ends in ranges.items():
+        if ends is not None:
+            columns = fields[name].column_names(law.sizes) if name in fields else (name,)
+            low, high = (np.ravel(end).tolist() for end in ends)
+            found |= {column: [a, b] for column, a, b in zip(columns, low, high, strict=True)}
+    return found
 
 
 def _json(value: Any, indent: str = "") -> str:
@@ -117,15 +120,51 @@ def read_coefs(path: str | os.PathLike[str], law: Law | None = None) -> dict[str
     return _groups(name, content, _law_of(name, content, law))
 
 
-def read_law(path: str, law: Law, draws: bool = False) -> Law:
-    """The law with the groups of a file in place of its own, and the range that these were fitted on, if it is told."""
-    content = _read_draws(path)[2] if draws else _content(path)
+def read_law(path: str | os.PathLike[str], law: Law | None = None, *, draws: bool = False) -> Law:
+    r"""The law with the groups of a file in place of its own, and the ranges of the runs that these were fitted to.
+
+    What takes a law takes it: searches, predictions and tables say what lies outside these ranges.
+
+    Args:
+        path: The file, as `fit.save` and `jaxlaws fit -o` write it, or a plainer one as for
+            [`read_coefs`][jaxlaws.read_coefs]. An object "range", of a group or of all, holds `[least, largest]` by
+            column of the inputs, or by ratio of two, as "tokens/params". What has none there is not known.
+        law: The law; by default the one of the catalogue that the file names.
+        draws: Whether it is a file of draws, as for [`read_draws`][jaxlaws.read_draws].
+
+    Returns:
+        The law.
+
+    Raises:
+        DataError: The file is damaged, of another law, or has wrong coefficients; the message says where.
+        OSError: The file cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import jaxlaws as jl
+        >>> coefs, runs = {"L_inf": 1.5, "A": 4, "alpha": 0.2}, {"sft_data_size": [200, 1e5]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "coefs.json")
+        ...     _ = path.write_text(json.dumps({"law": "sft", "groups": {"mine": {"coefs": coefs, "range": runs}}}))
+        ...     law = jl.read_law(path)
+        >>> jl.in_range(law, group="mine", sft_data_size=[1e4, 1e6]).sft_data_size
+        array([ True, False])
+    """
+    name = os.fspath(path)
+    content = _read_draws(name)[2] if draws else _content(name)
+    law = _law_of(name, content, law)
     if draws and not content:
-        return dataclasses.replace(law, groups=read_draws(path, law).best, fallback=None, golden=(), sources={})
-    groups = _groups(path, content, law)
-    found = dataclasses.replace(law, groups=groups, fallback=None, golden=(), sources={})
-    ranges = _object(content.get("range", {}), path, "range") if _is_told(content) else {}
-    return dataclasses.replace(found, inputs=_with_ranges(found, ranges, path))
+        return law.with_groups(read_draws(name, law).best)
+    groups = _groups(name, content, law)
+    found = law.with_groups(groups)
+    if not _is_told(content):
+        return found
+    shared = _object(content.get("range", {}), name, "range")
+    ranges = {}
+    for group, entry in content["groups"].items():
+        own = _object(entry.get("range", shared), name, f"group {group!r}, range")
+        ranges[group] = _ranges(found, own, name, f"group {group!r}, range" if "range" in entry else "range")
+    return law.with_groups(groups, ranges)
 
 
 def not_converged(path: str) -> list[str]:
@@ -135,27 +174,27 @@ def not_converged(path: str) -> list[str]:
     return [name for name, entry in groups.items() if entry.get("converged") is False]
 
 
-def _with_ranges(law: Law, ranges: Mapping[str, Any], path: str) -> Any:
-    """The record class of the inputs with other ranges."""
+def _ranges(law: Law, entry: Mapping[str, Any], path: str, where: str) -> dict[str, tuple[Any, Any]]:
+    """The ranges of the inputs of which all columns have one, and of ratios."""
 
-    def ends(column: str) -> tuple[float, ...]:
-        value = ranges[column]
+    def ends(column: str) -> tuple[float, float]:
+        value = entry[column]
         if not isinstance(value, list) or len(value) != 2:
-            raise DataError(f"{path}: range, {column}: two numbers are needed, not {_shown(value)}")
-        return tuple(_number(end, path, f"range, {column}") for end in value)
+            raise DataError(f"{path}: {where}, {column}: two numbers are needed, not {_shown(value)}")
+        low, high = (_number(end, path, f"{where}, {column}") for end in value)
+        return low, high
 
-    fields = []
+    found: dict[str, tuple[Any, Any]] = {}
     for v in variables(law.inputs):
-        known: tuple[Any, Any] | None = None
         names = v.column_names(law.sizes)
-        if all(name in ranges for name in names):
+        if all(name in entry for name in names):
             low, high = zip(*map(ends, names), strict=True)
-            known = (low, high) if v.shape else (low[0], high[0])
-        about = dataclasses.field(metadata={"var": dataclasses.replace(v, range=known)})
-        fields.append((v.name, Any, about))
-    made = dataclasses.make_dataclass(law.inputs.__name__, fields, frozen=True, kw_only=True, eq=False)
-    made.__module__, made.__doc__ = law.inputs.__module__, law.inputs.__doc__
-    return jax.tree_util.register_dataclass(made)
+            found[v.name] = (low, high) if v.shape else (low[0], high[0])
+    single = {v.name for v in variables(law.inputs) if not v.shape}
+    for name in entry:
+        if len(parts := name.split("/")) == 2 and {*parts} <= single:
+            found[name] = ends(name)
+    return found
 
 
 def write_draws(draws: Draws, path: str | os.PathLike[str]) -> None:

@@ -7,9 +7,10 @@ optimum the global one. Whether that is so is found out from how law and cost ar
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +24,13 @@ from jaxlaws.arguments import beyond_setting, check_law, check_weights, number, 
 from jaxlaws.law import Law, Scalar, record, var, variables
 from jaxlaws.numerics import log, plain
 from jaxlaws.optimize import costs
+from jaxlaws.optimize.answers import extrapolated
 from jaxlaws.optimize.batches import Problems, batched, block_size, in_blocks, prepared, rows
 from jaxlaws.optimize.curvature import curve
 from jaxlaws.optimize.interior_point import Point, Problem, differentiable, search, solve
 from jaxlaws.optimize.pieces import Search, in_pieces
 from jaxlaws.programs import one_cpu
+from jaxlaws.ranges import Ranges, ranges_for
 
 __all__ = ["Allocation", "allocate"]
 
@@ -51,6 +54,9 @@ class Allocation:
     convex: Scalar = var("whether the problem is known to be convex in the logarithms of the inputs")
     at_lower: Any = var("whether an input is at its lower bound: a record as that of the inputs")
     at_upper: Any = var("whether an input is at its upper bound")
+    extrapolated: Any = var(
+        "whether an input lies outside the range that the group was fitted on, or the ratio of it and another one"
+    )
     lowest: Any = var("the least value of each input among allocations almost as good; NaN without `within`")
     highest: Any = var("the largest value of each input among allocations almost as good")
     steps: Scalar = var("steps of the search")
@@ -73,6 +79,7 @@ def allocate(
     powers_of_two: tuple[str, ...] = (),
     within: Any = None,
     weights: Any = None,
+    in_range: bool = False,
     **inputs: Any,
 ) -> Allocation:
     """The inputs that minimise the loss of a law under a budget, for any number of problems at once.
@@ -100,6 +107,8 @@ def allocate(
         within: For the near-optimal set, by which part of itself the loss (or cost) may exceed the least one: 0.001
             for a thousandth.
         weights: Weights of the outputs, for a law with several; by default their mean is minimised.
+        in_range: Whether to search only the range that the group was fitted on, that of ratios such as tokens per
+            parameter included, where it is known. Coefficients have the range of the law.
         **inputs: The inputs that are fixed, by name.
 
     Returns:
@@ -110,20 +119,24 @@ def allocate(
         with several the gap is what is lost to real numbers. Look at `converged` and `feasible`. `lowest` and
         `highest` are those of real numbers, and NaN where the search for them did not converge.
 
+    Warns:
+        RangeWarning: Answers lie outside the range that the group was fitted on, as `extrapolated` tells of each, or
+            end at a bound that was not given. Not inside transformations of JAX.
+
     Raises:
         TypeError: For a law without the inputs that the cost is made of, or without a loss, and for missing or unknown
             arguments.
         ValueError: For shapes that do not fit, for bounds that exclude each other, for an input that costs nothing and
             that the loss falls with everywhere, if it has no bound, for a budget below the cost of the lower bounds,
-            and for a target below the loss of the upper ones.
+            for a target below the loss of the upper ones, and for a range that is not known.
 
     Example:
         >>> import jaxlaws as jl
-        >>> plan = jl.allocate(jl.laws["chinchilla"], "besiroglu2024", budget=5.76e23)
+        >>> plan = jl.allocate(jl.laws["chinchilla"], "besiroglu2024", budget=1e22)
         >>> print(f"{plan.inputs.params:.4e} {plan.inputs.tokens:.4e} {plan.loss:.4f}")
-        7.2249e+10 1.3287e+12 1.9744
-        >>> bool(plan.convex), bool(plan.gap < 1e-12)
-        (True, True)
+        9.0446e+09 1.8427e+11 2.1411
+        >>> bool(plan.convex), bool(plan.gap < 1e-12), bool(plan.extrapolated.params)
+        (True, True, False)
     """
     check_law(law)
     if law.output_shape == ("output",):
@@ -172,16 +185,18 @@ def allocate(
         least = 1.0 if v.name in (*whole, *powers) else max(LEAST, v.floor or 0, v.bounds[0])
         options[f"lower {v.name}"] = (least, ())
         options[f"upper {v.name}"] = (min(MOST, v.bounds[1]), ())
+    bounded: dict[str, set[str]] = {"lower": set(), "upper": set()}
     for kind, bounds in (("lower", lower), ("upper", upper)):
         if not isinstance(bounds, (Mapping, type(None))):
             raise TypeError(f"{law.name}: {kind} must be a dict of bounds by name, such as {{{names[0]!r}: 1e9}}")
         for name, bound in (bounds or {}).items():
             (name,) = _among(law, (name,), names, kind)
             options[f"{kind} {name}"] = (bound, ())
+            bounded[kind].add(name)
     cost = cost if isinstance(cost, Partial) else Partial(cost)
     leaves, tree = jax.tree.flatten(cost, is_leaf=lambda x: isinstance(x, list))  # a list of numbers is one array
     options |= {f"number {i} of cost": (leaf, ()) for i, leaf in enumerate(leaves)}
-    _check_ends(law, names, tree, lower or {}, upper or {})
+    _check_ends(law, names, tree, *({*names} if in_range else each for each in bounded.values()))
 
     values, arrays, dtype, shape, traced = prepared(law, group, given, dict.fromkeys(names, ()), options)
     if not traced:
@@ -190,6 +205,9 @@ def allocate(
                 raise ValueError(f"{law.name}: {v.name} must be greater than {v.above:g}")
         _check_options(law, {name: np.asarray(value) for name, value in values.items()})
     values |= {ratio.option: ratio.most(values[ratio.option], jnp if traced else np) for ratio in ratios}
+    ids = arrays[1]
+    if in_range:
+        ratios += _bound_by_range(law, ranges_for(law, group, ids), names, bounded, values, jnp if traced else np)
     ratios = [ratio for ratio in ratios if not _as_bound(ratio, values, given, names, jnp if traced else np)]
     if not traced:
         _check_bounds(law, {name: np.asarray(value) for name, value in values.items()}, names, whole, powers)
@@ -197,17 +215,25 @@ def allocate(
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
-        cores = {name: len(options[name][1]) for name in values}
+        cores = {name: len(options[name][1]) if name in options else 0 for name in values}
         apart = one_cpu() and not traced and 0 not in shape
         block = block_size(len(names))
         if apart:
             problems = Problems(values, cores, arrays, (), shape, dtype)
-            found, extreme = in_pieces(functools.partial(_apart, law, kind_of), problems, block)
+            found, extreme = in_pieces(functools.partial(_apart, law.original or law, kind_of), problems, block)
         else:
-            found, extreme = _together(law, kind_of, (*cores.items(),), shape, block, values, arrays)
+            found, extreme = _together(law.original or law, kind_of, (*cores.items(),), shape, block, values, arrays)
         if not traced:
             limit = values["target" if budget is None else "budget"]
             _check_reached(law, kind_of, found, np.asarray(extreme), np.asarray(limit))
+        tried = {
+            name: (-math.inf if name in bounded["lower"] else LEAST, math.inf if name in bounded["upper"] else MOST)
+            for name in names
+        }
+        able = not in_range and all(name in ranges_for(law, group, ids).ends for name in names)
+        hint = "; in_range=True searches only there" if able else ""
+        outside = extrapolated(law, group, ids, found.inputs, found.feasible, hint, tried)
+        found = dataclasses.replace(found, extrapolated=outside)
         # JAX at 32 bits cannot go on with float64.
         result: Allocation = jax.tree.map(np.asarray, found) if switched else found if traced else jax.device_put(found)
         return result
@@ -223,6 +249,31 @@ class _Ratio(NamedTuple):
     def most(self, value: Any, xp: Any) -> Any:
         """The most that the ratio may be: a number, also where the option is no bound."""
         return xp.minimum(value, 1e30) if self.option == "max_epochs" else 1 / xp.maximum(value, 1e-30)
+
+
+def _bound_by_range(
+    law: Law, ranges: Ranges, names: tuple[str, ...], bounded: Mapping[str, set[str]], values: dict[str, Any], xp: Any
+) -> list[_Ratio]:
+    """Bounds of what is searched for that keep it in the range, and the ratios that have one."""
+    ratios = []
+    for name in names:
+        if name in ranges.ends:
+            low, high = ranges.of_each(name)
+            values[f"lower {name}"] = xp.maximum(values[f"lower {name}"], low)
+            values[f"upper {name}"] = xp.minimum(values[f"upper {name}"], high)
+        elif not all(name in given for given in bounded.values()):
+            raise ValueError(
+                f"{law.name}: in_range=True needs the range of {name}, which is not known; "
+                f"give {name}, or lower={{{name!r}: ...}} and upper={{{name!r}: ...}}"
+            )
+    for name in ranges.ends:
+        above, _, below = name.partition("/")
+        if below and {above, below} & {*names}:
+            low, high = ranges.of_each(name)
+            values[f"most {above}/{below}"] = xp.clip(high, 1e-30, 1e30)
+            values[f"most {below}/{above}"] = 1 / xp.clip(low, 1e-30, 1e30)
+            ratios += [_Ratio(f"most {a}/{b}", a, b) for a, b in ((above, below), (below, above))]
+    return ratios
 
 
 class _Kind(NamedTuple):
@@ -256,11 +307,10 @@ def _among(law: Law, chosen: Any, names: tuple[str, ...], what: str) -> tuple[st
 
 
 def _check_ends(
-    law: Law, names: tuple[str, ...], cost: Any, lower: Mapping[str, Any], upper: Mapping[str, Any]
+    law: Law, names: tuple[str, ...], cost: Any, from_below: Collection[str], from_above: Collection[str]
 ) -> None:
     """A ValueError for inputs that nothing keeps from growing, or from vanishing."""
-    from_below, from_above = ({_proper(law, name) for name in bounds} for bounds in (lower, upper))
-    ends = "give {0}, or {1}={{{0!r}: ...}}, or another cost=".format
+    ends = "give {0}, or {1}={{{0!r}: ...}}, in_range=True, or another cost=".format
     for v in variables(law.inputs):
         if v.name not in names:
             continue
@@ -615,6 +665,7 @@ class _Parts:
             convex=convex,
             at_lower=self.record(d, x - low <= close, jnp.zeros((), bool)),
             at_upper=self.record(d, high - x <= close, jnp.zeros((), bool)),
+            extrapolated=jnp.zeros((), bool),  # which is found out afterwards, of all problems at once
             lowest=self.record(d, near[0], unknown),
             highest=self.record(d, near[1], unknown),
             steps=point["steps"],

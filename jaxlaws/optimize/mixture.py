@@ -16,11 +16,13 @@ from jax import lax
 from jaxlaws.arguments import beyond_setting, check_law, check_weights, setting
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import plain
+from jaxlaws.optimize.answers import extrapolated
 from jaxlaws.optimize.batches import Problems, block_size, in_blocks, prepared, rows
 from jaxlaws.optimize.branch import BRANCHES, best_of_all, doubtful, improved
 from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
 from jaxlaws.optimize.pieces import Search, in_pieces
 from jaxlaws.programs import one_cpu
+from jaxlaws.ranges import ranges_for
 
 __all__ = ["Mixture", "optimize_mixture"]
 
@@ -43,6 +45,7 @@ def optimize_mixture(
     strength: Any = None,
     within: Any = None,
     unconstrained: bool = False,
+    in_range: bool = False,
     **inputs: Any,
 ) -> Mixture:
     """The proportions that minimise the loss of a law, for thousands of problems at once.
@@ -74,6 +77,8 @@ def optimize_mixture(
             where a search did not converge.
         unconstrained: Whether to find also what would be best without bounds, tokens available and sums, for the
             result's `unconstrained` and `unconstrained_loss`, in twice the time. NaN where that did not converge.
+        in_range: Whether to search only the proportions that the runs of the group had. Coefficients have the range of
+            the law.
         **inputs: The other inputs of the law, by name.
 
     Returns:
@@ -82,17 +87,21 @@ def optimize_mixture(
         proportion; infinity where nothing is known. Look at `converged` and `feasible`, which are false where the
         search did not end or where constraints contradict each other; `conflicting` tells then which sums take part.
 
+    Warns:
+        RangeWarning: Answers lie outside the range that the group was fitted on, as `extrapolated` tells of each
+            proportion. Not inside transformations of JAX.
+
     Raises:
-        ValueError: For shapes that do not fit, and for bounds that leave no mixture.
+        ValueError: For shapes that do not fit, for bounds that leave no mixture, and for a range that is not known.
 
     Example:
         >>> import jaxlaws as jl
-        >>> best = jl.optimize_mixture(jl.laws["domain_mixture"], "410M", upper=0.5)
+        >>> best = jl.optimize_mixture(jl.laws["domain_mixture"], "410M", in_range=True)
         >>> print(best.proportions.round(4))
         [0.0954 0.0448 0.5    0.1574 0.2024]
         >>> bool(best.converged), bool(best.gap < 1e-10)
         (True, True)
-        >>> near = jl.optimize_mixture(jl.laws["domain_mixture"], "410M", upper=0.5, within=0.005)
+        >>> near = jl.optimize_mixture(jl.laws["domain_mixture"], "410M", in_range=True, within=0.005)
         >>> print(near.lowest.round(4), near.highest.round(4))
         [0.0097 0.     0.1876 0.0125 0.01  ] [0.3139 0.4316 0.5    0.4689 0.5   ]
     """
@@ -124,12 +133,19 @@ def optimize_mixture(
         "within": (1.0 if within is None else within, ()),
     }
     values, arrays, dtype, shape, traced = prepared(law, group, inputs, {simplex.name: (k,)}, options)
+    if in_range:
+        ranges = ranges_for(law, group, arrays[1])
+        if simplex.name not in ranges.ends:
+            raise ValueError(f"{law.name}: in_range=True needs a range of {simplex.name}; none is known, so use upper=")
+        low, high = ranges.of_each(simplex.name)
+        at: Any = jnp if traced else np
+        values |= {"lower": at.maximum(values["lower"], low), "upper": at.minimum(values["upper"], high)}
     if not traced:
         _check_bounds(law, {name: np.asarray(value) for name, value in values.items()})
     switched = beyond_setting(dtype)
     with setting(dtype):
         values = {name: value.astype(dtype) for name, value in values.items()}
-        kind = Kind(targets is not None, prior is not None)
+        kind, compiled = Kind(targets is not None, prior is not None), law.original or law
         cores = {name: len(core) for name, (_, core) in options.items()}
         apart = one_cpu() and not traced and 0 not in shape
         xp: Any = np if apart else jnp
@@ -137,7 +153,7 @@ def optimize_mixture(
 
         def run(step: Callable[..., Mixture], values: Any, *found: Mixture, only: Any = None) -> Mixture:
             """A step of the search for all problems, or where these are apart for those alone that need it."""
-            static = (step, law, simplex, kind)
+            static = (step, compiled, simplex, kind)
             if not apart:
                 most = math.prod(shape) if step is best_of_all else block
                 result: Mixture = _together(static, (*cores.items(),), shape, most, values, arrays, found)
@@ -177,6 +193,10 @@ def optimize_mixture(
             )
         if budget is None:
             found = dataclasses.replace(found, epochs=found.epochs * math.nan)
+        answers = dataclasses.replace(arrays[2], **{simplex.name: found.proportions})
+        hint = "" if in_range else "; in_range=True searches only there"
+        outside = extrapolated(law, group, arrays[1], answers, found.feasible, hint, {})
+        found = dataclasses.replace(found, extrapolated=outside)
         # JAX at 32 bits cannot go on with float64.
         return jax.tree.map(np.asarray, found) if switched else found if traced else jax.device_put(found)
 

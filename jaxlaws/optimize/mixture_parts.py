@@ -39,6 +39,10 @@ class Mixture:
     )
     at_lower: Vector = var("whether a proportion is at its lower bound", shape="domain")
     at_upper: Vector = var("whether a proportion is at its upper bound", shape="domain")
+    extrapolated: Any = var(
+        "whether a proportion, or another input, lies outside the range that the group was fitted on: a record as the "
+        "law takes it",
+    )
     lowest: Vector = var("least value among mixtures that are nearly as good; NaN without within", shape="domain")
     highest: Vector = var("largest value among mixtures that are nearly as good; NaN without within", shape="domain")
     unconstrained: Vector = var("the best proportions without any constraints; NaN if not asked for", shape="domain")
@@ -263,6 +267,7 @@ class Parts:
             output_weights=weights,
             at_lower=at_lower | (fixed & (p - d["lower"] <= near)),
             at_upper=at_upper | (fixed & (d["upper"] - p <= near)),
+            extrapolated=jnp.zeros((), bool),  # which is found out afterwards, of all problems at once
             lowest=jnp.full_like(p, jnp.nan),
             highest=jnp.full_like(p, jnp.nan),
             unconstrained=jnp.full_like(p, jnp.nan),
