@@ -37,6 +37,7 @@ from jaxlaws.optimize import costs as costs
 from jaxlaws.optimize.allocation import Allocation, allocate
 from jaxlaws.optimize.mixture import Mixture, optimize_mixture
 from jaxlaws.plots import plot_allocation, plot_fit, plot_mixture
+from jaxlaws.proportions import ProportionsWarning
 from jaxlaws.ranges import RangeWarning
 from jaxlaws.scores import Scores, evaluate
 from jaxlaws.tables import DataError, MissingWarning, gradient_table, predict_table, read_table
@@ -55,6 +56,7 @@ __all__ = [
     "Matrix",
     "MissingWarning",
     "Mixture",
+    "ProportionsWarning",
     "RangeWarning",
     "Scalar",
     "ScaleOut",

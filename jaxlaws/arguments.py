@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlaws.law import Law, UnknownNameError, stack, variables
+from jaxlaws.proportions import Normalised, ProportionsWarning
+from jaxlaws.warning import warn_caller
 
 __all__ = [
     "Choice",
@@ -24,8 +27,10 @@ __all__ = [
     "check_law",
     "check_weights",
     "group_ids",
+    "normalised",
     "number",
     "setting",
+    "summing_to",
     "unmasked",
 ]
 
@@ -38,9 +43,12 @@ class Choice(NamedTuple):
 
 
 def arguments(
-    law: Law, group: Any, inputs: Any, named: Mapping[str, Any], weights: Any
+    law: Law, group: Any, inputs: Any, named: Mapping[str, Any], weights: Any, *, checked: bool = False
 ) -> tuple[tuple[Any, Any, Any, Any], Any, tuple[int, ...]]:
-    """Coefficients, group ids, inputs and weights as arrays of one dtype; that dtype; and their broadcast shape."""
+    """Coefficients, group ids, inputs and weights as arrays of one dtype; that dtype; and their broadcast shape.
+
+    With `checked`, the sums of proportions are what they are.
+    """
     given = by_name(law, inputs, named)
     xs = {v.name: number(given[v.name], v.name) for v in variables(law.inputs)}
     named_group = isinstance(group, str)
@@ -57,7 +65,8 @@ def arguments(
             None if ws is None else _cast(ws, dtype),
         )
     coefs, ids, inputs, ws = arrays
-    return arrays, dtype, _batch_shape(law, _shapes(coefs), _shape(ids), _shapes(inputs), _shape(ws))
+    shape = _batch_shape(law, _shapes(coefs), _shape(ids), _shapes(inputs), _shape(ws))
+    return (coefs, ids, inputs if checked else normalised(law, inputs), ws), dtype, shape
 
 
 def beyond_setting(dtype: Any) -> bool:
@@ -91,6 +100,35 @@ def check_weights(law: Law, weights: Any) -> None:
         raise TypeError(
             f"{law.name} has several outputs, of which a mean would mean nothing: {law.output_text}; give weights"
         )
+
+
+def normalised(law: Law, inputs: Any) -> Any:
+    """A record of arrays of floats whose proportions sum to 1; of what JAX traces nothing can be known.
+
+    Raises:
+        ValueError: A sum is far off.
+
+    Warns:
+        ProportionsWarning: Some rows were divided by their sum.
+    """
+    for v in variables(law.inputs):
+        if v.total is not None:
+            values = summing_to(getattr(inputs, v.name), v.total, f"{law.name}: {v.name}")
+            inputs = dataclasses.replace(inputs, **{v.name: values})
+    return inputs
+
+
+def summing_to(array: Any, total: float, what: str) -> Any:
+    """The same for one array [..., element]."""
+    if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
+        return array
+    values, tally = np.asarray(array), Normalised()
+    values = values.astype(np.float64) if values.dtype.kind in "iu" else values
+    found = tally.add(values, total, what, lambda i: f" in row {i[0] if len(i) == 1 else i}" if i else "")
+    if not tally.rows:
+        return array
+    warn_caller(tally, ProportionsWarning)
+    return jax.device_put(found, array.sharding) if isinstance(array, jax.Array) else found
 
 
 def by_name(law: Law, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlaws.arguments import arguments, beyond_setting, by_name, check_law, number, setting
+from jaxlaws.arguments import arguments, beyond_setting, by_name, check_law, normalised, number, setting
 from jaxlaws.evaluation import lower
 from jaxlaws.law import Law, variables
 
@@ -44,7 +44,7 @@ def compile(
     shapes = {v.name: (*shape, *(law.sizes[axis] for axis in v.shape)) for v in variables(law.inputs)}
     with setting(dtype):
         example = {name: np.ones(full, dtype) for name, full in shapes.items()}
-        (coefs, ids, inputs, _), _, _ = arguments(law, group, example, {}, None)
+        (coefs, ids, inputs, _), _, _ = arguments(law, group, example, {}, None, checked=True)
         if ids is not None:
             raise TypeError(f"{law.name}: rows of several groups cannot be compiled; give a group or coefficients")
         compiled = lower(law, coefs, inputs).compile()
@@ -60,7 +60,7 @@ def compile(
             except ValueError:
                 raise ValueError(f"{law.name}: {name} has shape {array.shape}; compiled for {full}") from None
         with setting(dtype):
-            found: jax.Array = compiled(coefs, None, law.inputs(**arrays), None)
+            found: jax.Array = compiled(coefs, None, normalised(law, law.inputs(**arrays)), None)
         return np.asarray(found) if beyond_setting(dtype) else found
 
     return predict

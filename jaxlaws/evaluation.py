@@ -19,6 +19,8 @@ numbers and lists have no dtype of their own and take that of the others, or JAX
 
 Errors: TypeError for a missing, unknown or non-numeric input, ValueError for a wrong shape, UnknownNameError for an
 unknown group, IndexError for a group id out of range. NaN in gives NaN out, unless the law replaces it by a floor.
+Proportions that sum to 1, or to 100, within 1 % are divided by their sum, with a ProportionsWarning; with another sum
+they are a ValueError. What JAX traces is taken as it is.
 """
 
 from __future__ import annotations
@@ -36,7 +38,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from jaxlaws.arguments import Choice, arguments, beyond_setting, by_name, check_weights, group_ids, number, setting
+from jaxlaws.arguments import (
+    Choice,
+    arguments,
+    beyond_setting,
+    by_name,
+    check_weights,
+    group_ids,
+    normalised,
+    number,
+    setting,
+)
 from jaxlaws.columns import ALIGNMENT, BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
@@ -230,7 +242,7 @@ def in_range(law: Law, inputs: Any = None, /, *, group: Any = None, **named: Any
         return value.astype(np.result_type(value, np.float32), copy=False)
 
     ids = None if group is None or isinstance(group, str) else group_ids(law, group)
-    x = law.inputs(**{v.name: floats(v) for v in variables(law.inputs)})
+    x = normalised(law, law.inputs(**{v.name: floats(v) for v in variables(law.inputs)}))
     outside = by_input(law, beyond(ranges_for(law, group, ids), x), x)
 
     def inside(v: Var) -> Any:
@@ -388,8 +400,9 @@ def _call(
     named: Mapping[str, Any],
     weights: Any = None,
     out: jax.Array | np.ndarray | None = None,
+    checked: bool = False,
 ) -> Any:
-    arrays, dtype, shape = arguments(law, group, inputs, named, weights)
+    arrays, dtype, shape = arguments(law, group, inputs, named, weights, checked=checked)
     law = law.original or law  # which knows the programs
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
         if out is not None:
@@ -612,14 +625,15 @@ def tabulate(
 ) -> tuple[Any, ...]:
     """Several verbs ("value", "gradient", "elasticity") at once, for `count` rows of NumPy columns, block by block.
 
-    `group` is a name, coefficients, a `Choice`, or an array of ids with a row each; the results are NumPy arrays.
+    `group` is a name, coefficients, a `Choice`, or an array of ids with a row each; the results are NumPy arrays. Sums
+    of proportions are what they are: tables check them, and the list-of-dicts interface does as its source.
     """
     ids = group if isinstance(group, np.ndarray) else group.ids if isinstance(group, Choice) else None
 
     def call(rows: Any) -> Any:
         ids, inputs = rows
         chosen = group if ids is None else group._replace(ids=ids) if isinstance(group, Choice) else ids
-        return _call(law, _Several(verbs), chosen, inputs, {}, weights)
+        return _call(law, _Several(verbs), chosen, inputs, {}, weights, checked=True)
 
     results: tuple[Any, ...] = in_blocks(call, (ids, inputs), count, BLOCK)
     return results

@@ -131,7 +131,7 @@ def var(
         floor: The law is defined for every real number: what is too small for it, it takes as this value.
         above: Without a floor, tables must hold values greater than this.
         missing: What the list-of-dicts interface takes where the key is absent; None makes that a KeyError.
-        total: What the elements of a vector must sum to.
+        total: What the elements of a vector must sum to; those that nearly do are divided by their sum.
         integer: Whether only whole numbers make sense, though the law takes any.
         shared: A coefficient that has one value for all groups.
         bounds: Between which values a fit keeps a coefficient, and a search an input for which it is given no bounds.

@@ -107,8 +107,8 @@ def plot_mixture(
         >>> law, random = jl.laws["domain_mixture"], np.random.default_rng(0)
         >>> about = lambda c: c * (1 + 0.02 * random.normal(size=(100, *c.shape)))  # or jl.bootstrap(fit).coefs["410M"]
         >>> draws = jax.tree.map(about, law.groups["410M"])
-        >>> best = jl.optimize_mixture(law, "410M", upper=0.4)
-        >>> figure = jl.plot_mixture(jl.optimize_mixture(law, draws, upper=0.4), best)
+        >>> best = jl.optimize_mixture(law, "410M", in_range=True)
+        >>> figure = jl.plot_mixture(jl.optimize_mixture(law, draws, in_range=True), best)
         >>> figure.axes[0].get_xlabel()
         'proportion'
     """
@@ -179,7 +179,7 @@ def plot_allocation(result: Allocation, best: Allocation | None = None, draws: i
         >>> law, random = jl.laws["chinchilla"], np.random.default_rng(0)
         >>> about = lambda c: c * (1 + 0.02 * random.normal(size=(100, 1)))  # or jl.bootstrap(fit).coefs[...]
         >>> draws = jax.tree.map(about, law.groups["besiroglu2024"])
-        >>> budget = np.geomspace(1e20, 1e25, 11)
+        >>> budget = np.geomspace(1e19, 1e21, 11)
         >>> best = jl.allocate(law, "besiroglu2024", budget=budget)
         >>> figure = jl.plot_allocation(jl.allocate(law, draws, budget=budget), best)
         >>> [axes.get_ylabel() for axes in figure.axes]

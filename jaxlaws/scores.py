@@ -11,6 +11,7 @@ import numpy as np
 from jaxlaws.arguments import check_law
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law
+from jaxlaws.proportions import Normalised, ProportionsWarning
 from jaxlaws.tables import (
     DataError,
     LeftOut,
@@ -23,6 +24,7 @@ from jaxlaws.tables import (
     missing,
     read,
 )
+from jaxlaws.warning import warn_caller
 
 __all__ = ["Scores", "Tally", "evaluate", "scores_of"]
 
@@ -93,6 +95,7 @@ class Tally:
         self.left_out = LeftOut()
         self._squared = self._absolute = np.zeros(len(law.output_columns))
         self._measured: list[np.ndarray] = []
+        self._normalised = Normalised()
 
     def add(self, frame: Any, group: Any, first_row: int = 0) -> int:
         """Add the rows of a table, and return how many they are."""
@@ -109,7 +112,7 @@ class Tally:
             if not used.any():
                 return len(frame)
         with hinted():
-            rows = read(law, frame, group, dtype=np.float64, first_row=first_row, unused=~used)
+            rows = read(law, frame, group, dtype=np.float64, first_row=first_row, unused=~used, tally=self._normalised)
             measured = measurements(law, frame, first_row, ~used)[used]
         (predicted,) = tabulate(law, ("value",), rows.group, rows.inputs, rows.count)
         error = predicted.reshape(len(frame), len(law.output_columns))[used] - measured
@@ -123,6 +126,8 @@ class Tally:
         measured = np.concatenate(self._measured) if self._measured else np.zeros((0, 1))
         if not len(measured):
             raise DataError(str(self.left_out) if self.left_out.rows else "the table has no rows")
+        if self._normalised.rows:
+            warn_caller(self._normalised, ProportionsWarning)
         return _scores(self._law, self._squared, self._absolute, measured)
 
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import difflib
 import os
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +23,9 @@ from jaxlaws.arguments import Choice, check_law, group_ids, unmasked
 from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, UnknownNameError, Var, stack, variables
+from jaxlaws.proportions import Normalised, ProportionsWarning
 from jaxlaws.ranges import Outside, RangeWarning
+from jaxlaws.warning import warn_caller
 
 __all__ = [
     "DataError",
@@ -36,8 +37,6 @@ __all__ = [
 ]
 
 Frame = nw.DataFrame[Any]
-
-SUM_TOLERANCE = 1e-6  # of proportions; a float32 column is within 1e-7
 
 
 class DataError(ValueError):
@@ -126,7 +125,8 @@ def predict_table(
         UnknownNameError: `group` is neither a group nor a column.
 
     Warns:
-        RangeWarning: Rows lie outside the range that the law was fitted on.
+        RangeWarning: Rows lie outside the range that their groups were fitted on.
+        ProportionsWarning: Proportions did not sum to 1, and were divided by their sum.
 
     Example:
         >>> import jaxlaws as jl
@@ -169,7 +169,8 @@ def gradient_table(
         UnknownNameError: `group` is neither a group nor a column.
 
     Warns:
-        RangeWarning: Rows lie outside the range that the law was fitted on.
+        RangeWarning: Rows lie outside the range that their groups were fitted on.
+        ProportionsWarning: Proportions did not sum to 1, and were divided by their sum.
 
     Example:
         >>> import jaxlaws as jl
@@ -189,7 +190,7 @@ def _extended(law: Law, table: Any, group: Any, verbs: tuple[str, ...], weights:
     if outside.rows and strict:
         raise DataError(str(outside))
     if outside.rows:
-        warnings.warn(str(outside), RangeWarning, stacklevel=3)
+        warn_caller(outside, RangeWarning)
     new = results(law, inputs, verbs, frame.columns, weights)
     if isinstance(table, Mapping):
         return {**table, **new}
@@ -273,16 +274,26 @@ def read(
     dtype: Any = None,
     first_row: int = 0,
     unused: np.ndarray | None = None,
+    tally: Normalised | None = None,
 ) -> Rows:
     """The inputs of a law from a table, checked, and the group; errors count rows from `first_row`."""
-    inputs = read_inputs(law, frame, dtype=dtype, first_row=first_row, unused=unused)
+    inputs = read_inputs(law, frame, dtype=dtype, first_row=first_row, unused=unused, tally=tally)
     return Rows(inputs=inputs, group=_group(law, frame, group, first_row), count=len(frame))
 
 
 def read_inputs(
-    law: Law, frame: Frame, *, dtype: Any = None, first_row: int = 0, unused: np.ndarray | None = None
+    law: Law,
+    frame: Frame,
+    *,
+    dtype: Any = None,
+    first_row: int = 0,
+    unused: np.ndarray | None = None,
+    tally: Normalised | None = None,
 ) -> Any:
-    """The record of the inputs, checked; rows marked as `unused` repeat another one."""
+    """The record of the inputs, checked, with proportions that sum to 1; rows marked as `unused` repeat another one.
+
+    Where some were divided by their sum, that is a warning, or of several tables it is for `tally` to tell.
+    """
     columns = [numbers(frame, find(frame, v, column), first_row, unused) for v, column in law.columns]
     if dtype is None:
         dtype = np.result_type(np.float32, *columns)
@@ -294,16 +305,21 @@ def read_inputs(
     for (v, column), values in zip(law.columns, columns, strict=True):
         if v.floor is None and values.size and values.min() <= v.above:
             limit = "positive" if v.above == 0 else f"greater than {v.above:g}"
-            raise DataError(f"column {column!r} must be {limit}: {rows_text(values <= v.above, first_row)}")
+            low = values <= v.above if unused is None else (values <= v.above) & ~unused
+            raise DataError(f"column {column!r} must be {limit}: {rows_text(low, first_row)}")
     inputs = from_columns(law, columns)
+    counts = Normalised() if tally is None else tally
     for v in variables(law.inputs):
         if v.total is not None:
-            off = np.abs(getattr(inputs, v.name).sum(axis=-1, dtype=np.float64) - v.total) > SUM_TOLERANCE
-            if off.any():
-                names = v.column_names(law.sizes)
-                raise DataError(
-                    f"columns {names[0]!r} to {names[-1]!r} must sum to {v.total:g}: {rows_text(off, first_row)}"
-                )
+            names = v.column_names(law.sizes)
+            what, given = f"columns {names[0]!r} to {names[-1]!r}", getattr(inputs, v.name)
+            try:
+                values = counts.add(given, v.total, what, lambda i: f" in row {i[0] + first_row}", unused)
+            except ValueError as error:
+                raise DataError(str(error)) from None
+            inputs = dataclasses.replace(inputs, **{v.name: values})
+    if tally is None and counts.rows:
+        warn_caller(counts, ProportionsWarning)
     return inputs
 
 
@@ -570,10 +586,10 @@ class LeftOut:
         self.of += len(left_out)
         self.columns.update({column: int((rows & left_out).sum()) for column, rows in gaps.items()})
 
-    def warn(self, stacklevel: int = 3) -> None:
-        """Warn the caller of the function that calls this, if there are any."""
+    def warn(self) -> None:
+        """Warn the caller of this package, if there are any."""
         if self.rows:
-            warnings.warn(str(self), MissingWarning, stacklevel=stacklevel)
+            warn_caller(self, MissingWarning)
 
     def __str__(self) -> str:
         parts = [f"{column} in {count:,}" for column, count in self.columns.items() if count]

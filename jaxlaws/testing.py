@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxlaws import evaluation
 from jaxlaws.arguments import check_law as check_is_law
 from jaxlaws.arguments import number
 from jaxlaws.columns import from_columns
@@ -155,6 +156,7 @@ def sample(law: Law, count: int, *, seed: int = 0, decades: float = 0.0, dtype: 
         if v.total is not None:
             values = random.dirichlet(np.ones(len(names)), count) * v.total
             values = values * 10.0 ** random.uniform(-decades, 0, values.shape) if decades else values
+            values = values * (v.total / values.sum(axis=1, keepdims=True))
         else:
             ends = np.asarray(v.range or _near_golden(law, names), np.float64)
             if positive := bool((ends > 0).all()):
@@ -398,7 +400,7 @@ def gradient_agrees_with_finite_differences(law: Law) -> None:
     """First and second derivatives by the inputs, and first ones by the coefficients; forward and in reverse."""
     coefs, x = _in_float64(list(groups_of(law).values())[-1], _inputs(law, ROWS))
     weights, random = _weights(law), np.random.default_rng(0)
-    # Positive inputs in logarithms, in which laws are smooth; others as they are.
+    # Positive inputs in logarithms, in which laws are smooth; others as they are. Sums of proportions change with them.
     at, record_of = _flat(x)
     positive = (at > 0).all(axis=0)
     along, other = random.normal(size=(2, *at.shape))
@@ -409,7 +411,9 @@ def gradient_agrees_with_finite_differences(law: Law) -> None:
         return found
 
     def slope(inputs: np.ndarray) -> np.ndarray:
-        return _flat(gradient(law, coefs, record_of(inputs), weights=weights))[0]
+        return _flat(evaluation._call(law, evaluation._gradient, coefs, record_of(inputs), {}, weights, checked=True))[
+            0
+        ]
 
     def scaled_slope(inputs: np.ndarray) -> np.ndarray:
         found: np.ndarray = np.where(positive, inputs, 1.0) * slope(inputs)
@@ -429,7 +433,12 @@ def gradient_agrees_with_finite_differences(law: Law) -> None:
     with jax.enable_x64(True):
         found = DIRECTIONAL(law, coefs, x, record_of(change), record_of(change_other), aside, weights)
         found = jax.tree.map(np.asarray, found)
-    by_inputs = _differences(lambda step: predict(law, coefs, record_of(moved(step))), 5e-5)
+
+    def value(inputs: np.ndarray) -> np.ndarray:
+        found: np.ndarray = evaluation._call(law, evaluation._value, coefs, record_of(inputs), {}, checked=True)
+        return found
+
+    by_inputs = _differences(lambda step: value(moved(step)), 5e-5)
     by_coefs = _differences(lambda step: predict(law, jax.tree.map(lambda c, a: c + step * a, coefs, aside), x), 5e-7)
     of_slope = _differences(lambda step: scaled_slope(moved(step)), 5e-5)
     of_slope = of_slope - np.where(positive, change * slope(at), 0.0)
@@ -707,7 +716,7 @@ def one_trace_for_all_groups(law: Law) -> None:
     for group in law.groups:
         predict(law, group, x)
     first = next(iter(law.groups))
-    predict(law, first, jax.tree.map(lambda leaf: leaf * 2, x))
+    predict(law, first, jax.tree.map(lambda leaf: leaf[::-1], x))
     predict(law, law.coefs(**as_dict(law.groups[first])), x)
     assert len(traces) == 1, f"{len(traces)} traces for one shape"
     predict(law, [first] * ROWS, x)

@@ -56,7 +56,7 @@ LAW = Law(
     advice=(
         "Where chinchilla is not close enough on runs like its own: data go on helping large models for longer. Nine "
         "coefficients take many runs to fit, and tell nothing far beyond them: the loss goes to 0, and an allocation "
-        "ends at whatever bound of params it is given."
+        "that is not kept in their range runs away from it."
     ),
     fn=loss,
     inputs=Inputs,

@@ -22,12 +22,13 @@ import jaxlaws
 from jaxlaws.cli import about, allocation, fitting, holdout, mixture, plot, prediction
 from jaxlaws.cli.shared import NotFoundError, in_options, one_line, own_error, warn
 from jaxlaws.law import UnknownNameError
+from jaxlaws.proportions import ProportionsWarning
 from jaxlaws.ranges import RangeWarning
 from jaxlaws.tables import DataError, MissingWarning
 
 __all__ = ["main"]
 
-OURS = (MissingWarning, RangeWarning)
+OURS = (MissingWarning, ProportionsWarning, RangeWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,13 +89,13 @@ def _run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _own_warnings() -> Iterator[None]:
     """Prints the warnings of the package in the end, a line each, in the words of the command; not before an error."""
-    said: list[str] = []
+    said: dict[str, None] = {}  # each but once
     with warnings.catch_warnings():
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if issubclass(category, OURS):
-                said.append(in_options(str(message)))
+                said[in_options(str(message))] = None
             else:
                 others(message, category, *where, **more)
 

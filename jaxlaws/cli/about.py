@@ -138,7 +138,7 @@ def _show_ranges(law: Law, groups: list[str]) -> None:
         columns[name] = [_range(law.ranges_of(group).get(name)) for group in groups]
     told = {name: texts for name, texts in columns.items() if any(texts) and (name in law.ratios or len({*texts}) > 1)}
     if told:
-        print_table(("group", *(f"{name} fitted on" for name in told)), list(zip(groups, *told.values(), strict=True)))
+        print_table(("fitted on", *told), list(zip(groups, *told.values(), strict=True)))
         print()
 
 

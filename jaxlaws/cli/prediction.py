@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import jax
 import narwhals as nw
 import numpy as np
 
@@ -41,10 +42,10 @@ from jaxlaws.cli.shared import (
     usual_format,
     warn,
 )
-from jaxlaws.columns import from_columns
 from jaxlaws.evaluation import tabulate
 from jaxlaws.law import Law, variables
-from jaxlaws.ranges import Outside
+from jaxlaws.proportions import Normalised
+from jaxlaws.ranges import Outside, beyond, ranges_for
 from jaxlaws.scores import Tally
 from jaxlaws.tables import DataError, NoGroupError
 
@@ -174,7 +175,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     form, compression = output_format(args)
     lines = form == "jsonl" or (form is None and not sys.stdout.isatty())  # of JSON, which go to JSON
     dtype = np.float32 if args.float32 else np.float64
-    outside = Outside(law)
+    outside, normalised = Outside(law), Normalised()
     others = 0  # rows of another group than the one that is used for all
     first_row = 1
 
@@ -183,7 +184,7 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
         for table in reader:
             as_numbers = reader.parsed(table, numbers, first_row)
             frame = tables.as_frame(as_numbers)
-            rows = tables.read(law, frame, group, dtype=dtype, first_row=first_row)
+            rows = tables.read(law, frame, group, dtype=dtype, first_row=first_row, tally=normalised)
             outside.add(rows)
             if args.strict and outside.rows:
                 raise DataError(str(outside))
@@ -219,6 +220,8 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
             raise DataError("the table has no rows")
     if others:
         warn(f"{args.group!r} was used for all rows, and {others:,} have another group in column 'group'")
+    if normalised.rows:
+        warn(normalised)
     if outside.rows:
         warn(outside)
 
@@ -263,23 +266,20 @@ def _example(args: argparse.Namespace) -> None:
     with files.open_writer(args.output, form or usual_format("csv"), compression) as writer, attended() as watch:
         for start in range(0, args.rows, 1 << 20):
             count = min(1 << 20, args.rows - start)
+            inputs = _drawn(law, random, count)
+            ids = random.integers(len(names), size=count, dtype=np.int32)
+            ranges = ranges_for(law, None, group_ids(law, names[ids]))
+            while (out := _outside(law, ranges, inputs)).any():  # the range of the group, or that of a ratio
+                again = iter(jax.tree.leaves(_drawn(law, random, int(out.sum()))))
+                for values in jax.tree.leaves(inputs):
+                    values[out] = next(again)
             columns: dict[str, Any] = {}
             for v in variables(law.inputs):
-                if v.total is not None:
-                    values = random.dirichlet(np.ones(len(v.column_names(law.sizes))), count) * v.total
-                else:
-                    low, high = np.asarray(v.range, np.float64)
-                    positive = bool(np.all(low > 0))  # what may be negative is a logarithm already
-                    low, high = np.log((low, high)) if positive else (low, high)
-                    values = random.uniform(low, high, (count, *np.shape(low)))
-                    values = np.exp(values) if positive else values
-                    values = values.round() if v.integer else values
-                columns.update(zip(v.column_names(law.sizes), values.reshape(count, -1).T, strict=True))
-            ids = random.integers(len(names), size=count, dtype=np.int32)
+                values = getattr(inputs, v.name).reshape(count, -1).T
+                columns.update(zip(v.column_names(law.sizes), values, strict=True))
             groups = pa.DictionaryArray.from_arrays(ids, names)
             if args.noise is not None:
                 chosen = group_ids(law, names[ids])
-                inputs = from_columns(law, list(columns.values()))
                 (outputs,) = tabulate(law, ("value",), chosen, inputs, count)
                 measured = outputs.reshape(count, -1) * np.exp(
                     args.noise * random.normal(size=(count, len(law.output_columns)))
@@ -287,6 +287,30 @@ def _example(args: argparse.Namespace) -> None:
                 columns.update(zip(law.output_columns, measured.T, strict=True))
             writer.write(pa.table({"group": groups.cast(pa.string()), **columns}))
             watch(start + count, (start + count) / args.rows)
+
+
+def _drawn(law: Law, random: np.random.Generator, count: int) -> Any:
+    """Random inputs in the range of the law."""
+    found = {}
+    for v in variables(law.inputs):
+        if v.total is not None:
+            found[v.name] = random.dirichlet(np.ones(len(v.column_names(law.sizes))), count) * v.total
+            continue
+        low, high = np.asarray(v.range, np.float64)
+        positive = bool(np.all(low > 0))  # what may be negative is a logarithm already
+        low, high = np.log((low, high)) if positive else (low, high)
+        values = random.uniform(low, high, (count, *np.shape(low)))
+        values = np.exp(values) if positive else values
+        found[v.name] = values.round() if v.integer else values
+    return law.inputs(**found)
+
+
+def _outside(law: Law, ranges: Any, inputs: Any) -> np.ndarray:
+    """Which rows lie outside the ranges; mixtures may, of which few lie in theirs."""
+    free = {v.name for v in variables(law.inputs) if v.total is not None}
+    masks = [mask for name, mask in beyond(ranges, inputs).items() if name not in free]
+    found: np.ndarray = np.any([np.zeros(len(jax.tree.leaves(inputs)[0]), bool), *masks], axis=0)
+    return found
 
 
 def _group(law: Law, args: argparse.Namespace) -> str | None:

@@ -212,6 +212,7 @@ def seed(text: str) -> int:
 
 def in_options(text: str) -> str:
     """What a function says of its arguments, in the words of the command."""
+    text = re.sub(r"(lower|upper)={'(\w+)': \.\.\.}, or another", r"--\1 \2=..., --in-range, or another", text)
     text = re.sub(r"(lower|upper)={'(\w+)': \.\.\.}", r"--\1 \2=...", text)
     text = re.sub(r"use (upper|lower)=", r"use --\1", text).replace("in_range=True", "--in-range")
     text = text.replace("drop_missing=True", "--drop-missing")

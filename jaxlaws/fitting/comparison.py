@@ -232,7 +232,7 @@ def compare_frame(
     given = [pair for law in laws for pair in sized(law, frame.columns).columns]
     needed = [find(frame, v, c) for v, c in given if not {c, *v.aliases}.isdisjoint(frame.columns)]
     all_runs = [_read(law, frame, group, weights, drop_missing, needed, first_row) for law in laws]
-    all_runs[0].dropped.warn(4)
+    all_runs[0].dropped.warn()
     first = all_runs[0].law
     for runs in all_runs:
         if runs.law.output_columns != first.output_columns:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlaws.arguments import by_name, check_law
+from jaxlaws.arguments import by_name, check_law, normalised
 from jaxlaws.evaluation import predict
 from jaxlaws.fitting.bootstrap import Draws, published_draws
 from jaxlaws.fitting.estimation import Fit, check_level, linearised, t_quantile
@@ -90,7 +90,7 @@ def _rows(law: Law, given: dict[str, Any]) -> tuple[Any, tuple[int, ...]]:
     rows = {
         name: np.broadcast_to(array, (*batch, *cores[name])).reshape(-1, *cores[name]) for name, array in arrays.items()
     }
-    return law.inputs(**rows), batch
+    return normalised(law, law.inputs(**rows)), batch
 
 
 def _of_draws(draws: Draws, group: str, inputs: Any, tail: float, run: bool) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxlaws.arguments import check_law
 from jaxlaws.catalogue import laws
 from jaxlaws.law import Law, UnknownNameError, Var, as_dict, variables
+from jaxlaws.ranges import ranges_for
 from jaxlaws.tables import DataError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def coefs_text(fit: Fit) -> str:
         }
         for name in fit.coefs
     }
-    content = {"law": fit.law.name, "objective": fit.objective, "groups": groups}
+    content = {"law": fit.law.name, "objective": fit.objective, "range": _of_all(groups), "groups": groups}
     return _json(content) + "\n"
 
 
@@ -70,6 +71,16 @@ def _columns(law: Law, ranges: Mapping[str, tuple[Any, Any] | None]) -> dict[str
             low, high = (np.ravel(end).tolist() for end in ends)
             found |= {column: [a, b] for column, a, b in zip(columns, low, high, strict=True)}
     return found
+
+
+def _of_all(groups: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The least and the largest value of the runs of all groups."""
+    ends: dict[str, list[float]] = {}
+    for entry in groups.values():
+        for column, pair in entry["range"].items():
+            known = ends.get(column, pair)
+            ends[column] = [min(known[0], pair[0]), max(known[1], pair[1])]
+    return ends
 
 
 def _json(value: Any, indent: str = "") -> str:
@@ -95,7 +106,8 @@ def read_coefs(path: str | os.PathLike[str], law: Law | None = None) -> dict[str
         law: The law; by default the one of the catalogue that the file names.
 
     Returns:
-        The coefficients of each group: take them wherever a group is asked for.
+        The coefficients of each group: take them wherever a group is asked for. The ranges of their runs come with
+        [`read_law`][jaxlaws.read_law].
 
     Raises:
         DataError: The file is damaged, of another law, or a coefficient is missing, unknown or not of its shape; the
@@ -227,7 +239,11 @@ def write_draws(draws: Draws, path: str | os.PathLike[str]) -> None:
     if draws.fit is not None:
         about = coefs_text(draws.fit)
     else:
-        about = _json({"law": law.name, "groups": {name: {"coefs": as_dict(c)} for name, c in draws.best.items()}})
+        groups = {
+            name: {"coefs": as_dict(best), "range": _columns(law, ranges_for(law, name).ends)}
+            for name, best in draws.best.items()
+        }
+        about = _json({"law": law.name, "groups": groups})
     table = pa.table(columns).replace_schema_metadata({METADATA: about})
     with files.whole_file(os.fspath(path)) as file:
         pq.write_table(table, file)

@@ -134,7 +134,7 @@ def allocate(
         >>> import jaxlaws as jl
         >>> plan = jl.allocate(jl.laws["chinchilla"], "besiroglu2024", budget=1e22)
         >>> print(f"{plan.inputs.params:.4e} {plan.inputs.tokens:.4e} {plan.loss:.4f}")
-        9.0446e+09 1.8427e+11 2.1411
+        9.0452e+09 1.8426e+11 2.1411
         >>> bool(plan.convex), bool(plan.gap < 1e-12), bool(plan.extrapolated.params)
         (True, True, False)
     """
@@ -310,7 +310,7 @@ def _check_ends(
     law: Law, names: tuple[str, ...], cost: Any, from_below: Collection[str], from_above: Collection[str]
 ) -> None:
     """A ValueError for inputs that nothing keeps from growing, or from vanishing."""
-    ends = "give {0}, or {1}={{{0!r}: ...}}, in_range=True, or another cost=".format
+    ends = "give {0}, or {1}={{{0!r}: ...}}, or another cost=".format
     for v in variables(law.inputs):
         if v.name not in names:
             continue

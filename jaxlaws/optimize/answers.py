@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from jaxlaws.law import Law, variables
 from jaxlaws.ranges import Outside, RangeWarning, beyond, by_input, ranges_for
 from jaxlaws.tables import Rows
+from jaxlaws.warning import warn_caller
 
 __all__ = ["extrapolated"]
 
@@ -58,5 +58,5 @@ def extrapolated(
             if far.any():
                 said.append(f"{name} ends at {values[far][0]:g}, as far as is tried; give {kind}={{{name!r}: ...}}")
     if said:
-        warnings.warn("; ".join(said), RangeWarning, stacklevel=3)
+        warn_caller("; ".join(said), RangeWarning)
     return found

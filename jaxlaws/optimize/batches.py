@@ -56,7 +56,8 @@ def prepared(
     """All arguments of a search, which broadcast; options and what is searched for come with their own axes."""
     values = {name: _filled(law, name, number(value, name), core) for name, (value, core) in options.items()}
     dtype = np.float32 if _single(group, given, [value for value, _ in options.values()]) else np.float64
-    everything = {**given, **{name: np.ones(core, dtype) for name, core in searched.items()}}
+    # In place of what is searched for, numbers that sum to 1.
+    everything = {**given, **{name: np.full(core, 1 / math.prod(core), dtype) for name, core in searched.items()}}
     arrays, dtype, shape = arguments(law, group, everything, {}, None)
     batches = {name: array.shape[: array.ndim - len(options[name][1])] for name, array in values.items()}
     shape = broadcast_shape(law, {"inputs": shape, **batches})

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlaws.arguments import beyond_setting, check_law, check_weights, setting
+from jaxlaws.arguments import beyond_setting, check_law, check_weights, setting, summing_to
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import plain
 from jaxlaws.optimize.answers import extrapolated
@@ -98,12 +98,12 @@ def optimize_mixture(
         >>> import jaxlaws as jl
         >>> best = jl.optimize_mixture(jl.laws["domain_mixture"], "410M", in_range=True)
         >>> print(best.proportions.round(4))
-        [0.0954 0.0448 0.5    0.1574 0.2024]
+        [0.1106 0.1875 0.0938 0.2168 0.3914]
         >>> bool(best.converged), bool(best.gap < 1e-10)
         (True, True)
         >>> near = jl.optimize_mixture(jl.laws["domain_mixture"], "410M", in_range=True, within=0.005)
         >>> print(near.lowest.round(4), near.highest.round(4))
-        [0.0097 0.     0.1876 0.0125 0.01  ] [0.3139 0.4316 0.5    0.4689 0.5   ]
+        [0.011  0.     0.0215 0.0166 0.1087] [0.3993 0.1875 0.0938 0.25   0.75  ]
     """
     simplex = _simplex_input(law, inputs)
     if (available is None) != (budget is None):
@@ -133,6 +133,8 @@ def optimize_mixture(
         "within": (1.0 if within is None else within, ()),
     }
     values, arrays, dtype, shape, traced = prepared(law, group, inputs, {simplex.name: (k,)}, options)
+    if np.ndim(prior):  # one number for all is the same for all, whatever it is
+        values["prior"] = summing_to(values["prior"], 1.0, f"{law.name}: prior")
     if in_range:
         ranges = ranges_for(law, group, arrays[1])
         if simplex.name not in ranges.ends:
