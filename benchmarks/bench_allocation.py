@@ -16,6 +16,8 @@ from scipy.optimize import minimize, minimize_scalar
 
 import jaxlaws as jl
 
+pytestmark = pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")
+
 LAW, GROUP = jl.laws["chinchilla"], "besiroglu2024"
 C = LAW.groups[GROUP]
 SEED = 0

@@ -21,6 +21,8 @@ from scipy.optimize import Bounds, LinearConstraint, minimize
 
 import jaxlaws as jl
 
+pytestmark = pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")
+
 LAW = jl.laws["domain_mixture"]
 GROUP = "410M"
 EPS = 1e-6  # of the law

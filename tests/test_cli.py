@@ -363,7 +363,7 @@ def test_proportions_that_do_not_sum_to_1(run):
     write("runs.csv", {name: [0.2] * 8 + [0.3, 0.2] for name in names})
     status, _, err = run("predict", "domain_mixture", "runs.csv", "--group", "70M")
     assert status == 2
-    assert "must sum to 1: row 9" in err
+    assert "must sum to 1, and the sum is 1.5 in row 9" in err
 
 
 def test_a_value_where_the_law_has_no_floor(run):

@@ -62,6 +62,7 @@ def test_a_target_has_costs_that_are_spread(run):
     assert f"{row['cost_low']:.4g} to {row['cost_high']:.4g}" in out
 
 
+@pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")
 def test_mixtures_say_how_often_a_domain_is_at_its_bound(run):
     law = jl.laws["domain_mixture"]
     made = draws(law, "410M", 8, 0.05)

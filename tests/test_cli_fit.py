@@ -181,6 +181,7 @@ def test_many_groups_in_100_columns(run):
             assert abs(float(bracketed[1]) - coefs.A) < 5 * int(bracketed[2]) * unit
 
 
+@pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")
 def test_a_column_per_group_where_rows_are_too_wide(run):
     law = jl.laws["data_constrained"]
     groups = {f"group {i}": law.groups["all_data"] for i in range(7)}

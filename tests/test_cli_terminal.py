@@ -60,6 +60,7 @@ def test_what_is_wider_than_a_terminal_is_still_whole(printed):
     assert "x" * 100 in printed(["a", "b"], [["x" * 100, "words " * 40]])
 
 
+@pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")
 def test_a_table_that_is_too_wide_is_turned(shown):
     given = "precision --budget 1e22 weight_bits=4,8 --cost bits --group table2 --within 1%".split()
     status, out, _ = shown("allocate", *given)

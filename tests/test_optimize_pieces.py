@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 SIZE = 8
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = [pytest.mark.usefixtures("optimised"), pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")]
 
 
 @record
