@@ -166,3 +166,40 @@ def test_errors_in_a_file_begin_with_its_name(tmp_path):
     ):
         with pytest.raises(jl.DataError, match=f"^{path}: .*column 'sft_loss' .*row {AT}; drop_missing=True"):
             verb()
+
+
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_what_is_left_out_is_not_named_where_another_row_is_wrong(weights):
+    runs = {"params": [1e9, -1.0, 1e9], "tokens": [1e10] * 3, "loss": [np.nan, 3.0, 2.5], "w": [0.0, 1, 1]}
+    with pytest.raises(jl.DataError, match=r"^column 'params' must be positive: row 1$"):
+        jl.fit(jl.laws["chinchilla"], runs, weights=weights, drop_missing=weights is None)
+
+
+def test_the_command_tells_each_of_its_own_warnings_once(run, tmp_path):
+    law, path = jl.laws["domain_mixture"], tmp_path / "runs.csv"
+    table = {name: [0.2, 0.2, 0.2] for name in law.input_columns} | {n: [2.0, 2.1, 2.2] for n in law.output_columns}
+    table["proportion_domain_1"] = [0.2, 0.195, 0.2]
+    table["loss_domain_1"] = [np.nan, 2.0, 2.1]
+    pd.DataFrame(table).to_csv(path, index=False, na_rep="NaN")
+    status, _, err = run("evaluate", "domain_mixture", path, "--group", "410M", "--drop-missing")
+    assert (status, err.splitlines()) == (
+        0,
+        [
+            "jaxlaws: warning: 1 of 2 rows of proportions did not sum to 1 and were divided by their sum, "
+            "which is 0.995 in row 2",
+            "jaxlaws: warning: 1 of 3 runs were left out, which have no value: loss_domain_1 in 1",
+        ],
+    )
+    status, _, err = run("evaluate", "domain_mixture", path, "--group", "410M")
+    words = "column 'loss_domain_1' is not a number (NaN): row 1; --drop-missing leaves such runs out"
+    assert (status, err) == (2, f"jaxlaws: {path}: {words}\n")
+
+
+def test_warnings_of_others_are_not_told_as_those_of_the_command(monkeypatch, run):
+    def group_of(law, args):
+        warnings.warn("divide by zero encountered in log", RuntimeWarning, stacklevel=1)
+        raise jl.DataError("the end")
+
+    monkeypatch.setattr("jaxlaws.cli.prediction._group", group_of)
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        assert run("evaluate", "sft", "runs.csv") == (2, "", "jaxlaws: the end\n")

@@ -9,7 +9,7 @@ from test_catalogue_identities import value
 
 import jaxlaws as jl
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore::jaxlaws.RangeWarning")]
 
 # FLOP of training as in the table of runs that Tao et al. 2024 publish: vocabulary, width, characters, parameters.
 VOCABULARY_RUNS = [

@@ -221,7 +221,7 @@ def test_one_program_for_all_groups_whose_arrays_stay_on_the_device(law, compila
     group, *others = law.groups
     mine = dataclasses.replace(law)
     x = jax.tree.map(jnp.asarray, inputs(law, 8, dtype=np.float32))
-    twice = jax.tree.map(lambda leaf: np.asarray(leaf) * 2, x)
+    reversed_rows = jax.tree.map(lambda leaf: np.asarray(leaf)[::-1], x)
     verbs = (jl.predict, slopes_of(law))
     for verb in verbs:
         with compilations() as first:
@@ -230,7 +230,7 @@ def test_one_program_for_all_groups_whose_arrays_stay_on_the_device(law, compila
         with compilations() as count:
             for other in others:
                 verb(mine, other, x)
-            verb(mine, group, twice)
+            verb(mine, group, reversed_rows)
             verb(mine, jl.as_dict(law.groups[group]), x)
         assert count == []
     ids = jnp.asarray(np.zeros(8, np.int32))
@@ -249,17 +249,17 @@ def test_a_call_compiles_nothing_but_its_program(law, dtype, compilations, quick
     """Neither conversions nor broadcasting, nor for other values, Python numbers, or another kind of array."""
     mine = dataclasses.replace(law)
     group = next(iter(law.groups))
-    row = jax.tree.map(lambda leaf: leaf[0], inputs(law, 1))
-    kinds = [lambda leaf: leaf.astype(dtype), lambda leaf: (3 * leaf).astype(dtype)]
+    rows = inputs(law, 2)
+    kinds = [lambda leaf: leaf[0].astype(dtype), lambda leaf: leaf[1].astype(dtype)]
     if dtype == np.float32:
-        kinds.append(lambda leaf: leaf.tolist())
+        kinds.append(lambda leaf: leaf[0].tolist())
     sizes = [law.sizes[axis] for axis in law.output_shape]
     other = dataclasses.replace(law, fn=lambda c, x: np.ones(sizes) * power(jax.tree.leaves(x)[0].sum(), 2.0))
     # What it takes to convert coefficients, and to trace, is compiled by now.
-    other(group, jax.tree.map(lambda leaf: leaf[None].astype(dtype), row))
+    other(group, jax.tree.map(lambda leaf: leaf[:1].astype(dtype), rows))
     with compilations() as count:
         for kind in kinds:
-            mine(group, jax.tree.map(kind, row))
+            mine(group, jax.tree.map(kind, rows))
     assert len(count) == 1
     batches = [jax.tree.map(lambda leaf: leaf[:7], inputs(law, 40, seed=seed, dtype=dtype)) for seed in range(3)]
     with compilations() as count:
