@@ -17,6 +17,8 @@ The dtype of the inputs is kept, and float64 arrays give float64 results whateve
 set to 64 bits, and read-only NumPy arrays where it is set to 32 and has no float64 arrays of its own. Integers, Python
 numbers and lists have no dtype of their own and take that of the others, or JAX's default.
 
+Arrays may be sharded over a mesh of devices, along axes of type Explicit or Auto; results are then sharded like them.
+
 Errors: TypeError for a missing, unknown or non-numeric input, ValueError for a wrong shape, UnknownNameError for an
 unknown group, IndexError for a group id out of range. NaN in gives NaN out, unless the law replaces it by a floor.
 Proportions that sum to 1, or to 100, within 1 % are divided by their sum, with a ProportionsWarning; with another sum
@@ -54,6 +56,7 @@ from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
 from jaxlaws.programs import LONG_VECTORS, Program, one_cpu, padded, roomy
 from jaxlaws.ranges import beyond, by_input, ranges_for
+from jaxlaws.sharding import with_auto_axes
 
 __all__ = [
     "elasticity",
@@ -331,6 +334,11 @@ def _rounded(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _batch(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> Any:
+    arrays = coefs, ids, inputs, weights
+    return with_auto_axes(functools.partial(_points, verb, law), arrays, core_ndims_of(arrays))
+
+
+def _points(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: Any, weights: Any) -> Any:
     if ids is not None:  # rows of several groups: an id out of range, which only a tracer can hold, gives NaN
         count = jax.tree.leaves(coefs)[0].shape[0]
         ids = jnp.where(ids < 0, count, ids)  # and is not counted from the end

@@ -21,6 +21,7 @@ from jax.extend.core import Literal
 from jax.tree_util import Partial
 
 from jaxlaws.arguments import beyond_setting, check_law, check_weights, number, setting
+from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Scalar, record, var, variables
 from jaxlaws.numerics import log, plain
 from jaxlaws.optimize import costs
@@ -31,6 +32,7 @@ from jaxlaws.optimize.interior_point import Point, Problem, differentiable, sear
 from jaxlaws.optimize.pieces import Search, in_pieces
 from jaxlaws.programs import one_cpu
 from jaxlaws.ranges import Ranges, ranges_for
+from jaxlaws.sharding import with_auto_axes
 
 __all__ = ["Allocation", "allocate"]
 
@@ -427,9 +429,14 @@ def _together(
     arrays: Any,
 ) -> tuple[Allocation, jax.Array]:
     """The same for a batch as a whole, with its axes first: within a transformation, or on other devices."""
-    problems = Problems(values, dict(cores), arrays, (), shape, None)
-    found: tuple[Allocation, jax.Array] = in_blocks(functools.partial(_searched, law, kind), problems.whole(), block)
-    return rows(found, shape)  # type: ignore[no-any-return]
+
+    def solved(values: Any, arrays: Any) -> Any:
+        problems = Problems(values, dict(cores), arrays, (), shape, None)
+        return rows(in_blocks(functools.partial(_searched, law, kind), problems.whole(), block), shape)
+
+    core_ndims = dict(cores), core_ndims_of(arrays)
+    found: tuple[Allocation, jax.Array] = with_auto_axes(solved, (values, arrays), core_ndims)
+    return found
 
 
 class _Found(NamedTuple):

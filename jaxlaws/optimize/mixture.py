@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxlaws.arguments import beyond_setting, check_law, check_weights, setting, summing_to
+from jaxlaws.evaluation import core_ndims_of
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import plain
 from jaxlaws.optimize.answers import extrapolated
@@ -23,6 +24,7 @@ from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
 from jaxlaws.optimize.pieces import Search, in_pieces
 from jaxlaws.programs import one_cpu
 from jaxlaws.ranges import ranges_for
+from jaxlaws.sharding import with_auto_axes
 
 __all__ = ["Mixture", "optimize_mixture"]
 
@@ -284,8 +286,13 @@ def _together(
     found: tuple[Mixture, ...],
 ) -> Mixture:
     """One step of the search for a batch as a whole: within a transformation, or on other devices."""
-    problems = Problems(values, dict(cores), arrays, found, shape, None)
-    result: Mixture = rows(in_blocks(functools.partial(_stepped, *static), problems.whole(), most), shape)
+
+    def solved(values: Any, arrays: Any, found: tuple[Mixture, ...]) -> Any:
+        problems = Problems(values, dict(cores), arrays, found, shape, None)
+        return rows(in_blocks(functools.partial(_stepped, *static), problems.whole(), most), shape)
+
+    core_ndims = dict(cores), core_ndims_of(arrays), jax.tree.map(lambda x: x.ndim - len(shape), found)
+    result: Mixture = with_auto_axes(solved, (values, arrays, found), core_ndims)
     return result
 
 
