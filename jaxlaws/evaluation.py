@@ -349,7 +349,7 @@ def _points(verb: Callable[..., Any], law: Law, coefs: Any, ids: Any, inputs: An
 
 _compiled = jax.jit(_batch, static_argnums=(0, 1))
 # With options for the compiler, which JAX allows only where no transformation is around the call.
-_outermost = Program(_batch, static=2, cpu_options=LONG_VECTORS)
+_outermost = Program(_batch, static=2, cpu_options=LONG_VECTORS, checked=True)
 
 
 @functools.cache

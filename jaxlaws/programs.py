@@ -14,7 +14,7 @@ import tempfile
 import time
 import types
 import zlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import jax.monitoring
 import numpy as np
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
-__all__ = ["LONG_VECTORS", "ONE_LOOP", "QUICK", "Program", "forget", "one_cpu", "padded", "roomy"]
+__all__ = ["LONG_VECTORS", "ONE_LOOP", "QUICK", "Program", "forget", "one_cpu", "padded", "roomy", "unchecked"]
 
 # Options of the compiler for a CPU: vectors as long as it has them, for much data; or, for hundreds of small loops with
 # little data, fewer passes and the older way to make machine code of them, which takes half of the time.
@@ -73,6 +73,13 @@ def one_cpu() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """JAX does not look for NaN and infinity in this thread, whatever it is set to: searches compute with both."""
+    with jax.debug_nans(False), jax.debug_infs(False):
+        yield
+
+
 class Program:
     """A pure function of static arguments and of pytrees of arrays, compiled for each structure and set of shapes.
 
@@ -82,10 +89,17 @@ class Program:
         fn: The function; its first arguments are static.
         static: How many of them.
         cpu_options: Options of the compiler for a CPU.
+        checked: Whether NaN and infinity in the results are errors where JAX is set to look for them.
     """
 
-    def __init__(self, fn: Callable[..., Any], static: int, cpu_options: Mapping[str, Any] | None = None):
-        self.fn, self.static, self.cpu_options = fn, static, dict(cpu_options or {})
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        static: int,
+        cpu_options: Mapping[str, Any] | None = None,
+        checked: bool = False,
+    ):
+        self.fn, self.static, self.cpu_options, self.checked = fn, static, dict(cpu_options or {}), checked
 
     @functools.cached_property
     def jitted(self) -> Any:
@@ -95,6 +109,10 @@ class Program:
 
     def __call__(self, *args: Any) -> Any:
         """Call the function, with arrays of NumPy or JAX."""
+        with contextlib.nullcontext() if self.checked else unchecked():
+            return self._called(*args)
+
+    def _called(self, *args: Any) -> Any:
         if not one_cpu() or CONFIG.jax_disable_jit or CONFIG.jax_debug_nans or CONFIG.jax_debug_infs:
             with jax.ensure_compile_time_eval():
                 return self.jitted(*args)

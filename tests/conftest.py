@@ -115,6 +115,14 @@ def x64():
         yield
 
 
+@pytest.fixture(params=["jax_debug_nans", "jax_debug_infs"])
+def looked_for(request):
+    """JAX looks for NaN, or infinity, in whatever is computed."""
+    jax.config.update(request.param, True)
+    yield
+    jax.config.update(request.param, False)
+
+
 @pytest.fixture(scope="session")
 def compilations():
     """A context whose value is a list that grows with each program that is compiled, or loaded from disk, within."""

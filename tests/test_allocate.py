@@ -461,3 +461,7 @@ def test_bounds_that_make_sense_are_kept_by_default():
     np.testing.assert_allclose(plan.inputs.active_share, 1, rtol=1e-9)
     plan = jl.allocate(jl.laws["fine_grained_moe"], "dense", budget=1e20, cost=jl.costs.fine_grained(1))
     np.testing.assert_allclose(plan.inputs.granularity, 1, rtol=1e-9)
+
+
+def test_what_is_not_finite_is_part_of_a_search(looked_for):
+    assert jl.allocate(LAW, GROUP, budget=5.76e23).converged

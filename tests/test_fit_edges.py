@@ -90,7 +90,8 @@ def test_errors_are_not_zero_where_no_run_is_near_a_robust_law():
     assert all(error > 1e-2 for error in (errors.L_inf, errors.A, errors.alpha))
 
 
-def test_where_no_start_leads_anywhere_nothing_is_told():
+def fit_that_leads_nowhere():
+    """A fit of two groups, in one of which no start leads anywhere."""
     law = jl.laws["data_constrained"]
     random = np.random.default_rng(0)
     table = sampling.columns(law, 40, seed=0)
@@ -101,10 +102,18 @@ def test_where_no_start_leads_anywhere_nothing_is_told():
     good = loss * np.exp(0.02 * random.normal(size=40))
     both = {name: np.tile(values, 2) for name, values in table.items()} | {"loss": np.concatenate([good, bad])}
     table = both | {"group": ["good"] * 40 + ["bad"] * 40}
-    fit = jl.fit(law, table, objective="huber_log", shared=(), starts=8)
+    return jl.fit(law, table, objective="huber_log", shared=(), starts=8)
+
+
+def test_where_no_start_leads_anywhere_nothing_is_told():
+    fit = fit_that_leads_nowhere()
     assert np.isinf(fit.value["bad"])
     assert not fit.converged["bad"]
     assert "the search did not converge" in fit.flags["bad"]
     assert np.isnan(jax.tree.leaves(fit.stderr["bad"])).all()
     assert fit.converged["good"]
     assert np.isfinite(jax.tree.leaves(fit.coefs["good"])).all()
+
+
+def test_what_is_not_finite_is_part_of_a_fit(looked_for):
+    assert fit_that_leads_nowhere().converged["good"]

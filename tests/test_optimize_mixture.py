@@ -523,3 +523,32 @@ def test_crossed_bounds_are_infeasible_where_no_error_can_say_so():
     assert not best.feasible
     assert not best.converged
     assert np.isinf(best.gap)
+
+
+def test_infinite_strength_gives_the_mixture_closest_to_the_prior():
+    """That is the prior times a number, cut off at the bounds."""
+    options, _ = problems(16, seed=5)
+    prior, lower, upper = options["prior"], options["lower"], options["upper"]
+    low, high = np.zeros((16, 1)), np.full((16, 1), 1e3)
+    for _ in range(200):
+        middle = (low + high) / 2
+        over = np.clip(middle * prior, lower, upper).sum(-1, keepdims=True) > 1
+        low, high = np.where(over, low, middle), np.where(over, middle, high)
+    closest = np.clip(low * prior, lower, upper)
+    bounds = {"lower": lower, "upper": upper, "prior": prior}
+    for more in ({}, {"targets": 0.0}):
+        best = search("410M", **bounds, strength=np.inf, **more)
+        assert best.converged.all()
+        np.testing.assert_allclose(best.proportions, closest, atol=1e-8)
+        np.testing.assert_allclose(best.penalty, (closest * np.log(closest / prior)).sum(-1), atol=1e-8)
+        losses = [loss_by_hand(LAW.groups["410M"], p) for p in closest]
+        np.testing.assert_allclose(best.losses, losses, rtol=1e-7)
+        np.testing.assert_allclose(best.loss, np.max(losses, -1) if more else np.mean(losses, -1), rtol=1e-7)
+        assert (best.gap < 1e-9).all()
+    alone = search("410M", prior=prior, strength=np.inf, within=0.01)
+    for found in (alone.proportions, alone.lowest, alone.highest):
+        np.testing.assert_allclose(found, prior, atol=1e-9)
+
+
+def test_what_is_not_finite_is_part_of_a_search(looked_for):
+    assert search("410M", sums=[[1, 1, 0, 0, 0]], sum_lower=0.5, **NO_PRIOR).converged

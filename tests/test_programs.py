@@ -532,3 +532,8 @@ def test_constants_and_groups_take_no_programs(compilations):
         with compilations() as count:
             verb(law, "70M", proportions=x)
         assert len(count) == 1, verb.__name__
+
+
+def test_nan_in_a_prediction_is_an_error_where_jax_is_set_to_look_for_it():
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        SFT(0, sft_data_size=np.nan)

@@ -30,7 +30,7 @@ from jaxlaws.optimize.batches import Problems, batched, block_size, in_blocks, p
 from jaxlaws.optimize.curvature import curve
 from jaxlaws.optimize.interior_point import Point, Problem, differentiable, search, solve
 from jaxlaws.optimize.pieces import Search, in_pieces
-from jaxlaws.programs import one_cpu
+from jaxlaws.programs import one_cpu, unchecked
 from jaxlaws.ranges import Ranges, ranges_for
 from jaxlaws.sharding import with_auto_axes
 
@@ -215,7 +215,7 @@ def allocate(
         _check_bounds(law, {name: np.asarray(value) for name, value in values.items()}, names, whole, powers)
     kind_of = _Kind(names, budget is None, tree, whole, powers, tuple(ratios), within is not None, weights is not None)
     switched = beyond_setting(dtype)
-    with setting(dtype):
+    with setting(dtype), unchecked():
         values = {name: value.astype(dtype) for name, value in values.items()}
         cores = {name: len(options[name][1]) if name in options else 0 for name in values}
         apart = one_cpu() and not traced and 0 not in shape

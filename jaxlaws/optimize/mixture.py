@@ -22,7 +22,7 @@ from jaxlaws.optimize.batches import Problems, block_size, in_blocks, prepared, 
 from jaxlaws.optimize.branch import BRANCHES, best_of_all, doubtful, improved
 from jaxlaws.optimize.mixture_parts import Kind, Mixture, Parts
 from jaxlaws.optimize.pieces import Search, in_pieces
-from jaxlaws.programs import one_cpu
+from jaxlaws.programs import one_cpu, unchecked
 from jaxlaws.ranges import ranges_for
 from jaxlaws.sharding import with_auto_axes
 
@@ -71,7 +71,8 @@ def optimize_mixture(
         sum_upper: Largest value of each sum.
         prior: Proportions to stay close to: `strength` times the Kullback-Leibler divergence from them, in nat, is
             added to what is minimised.
-        strength: See `prior`, in units of the loss.
+        strength: See `prior`, in units of the loss. Infinity gives the mixture that is closest to the prior; `penalty`,
+            `gap` and multipliers are then of the divergence alone, in nat.
         within: How far each proportion can move: the result's `lowest` and `highest` are its least and largest value
             among the mixtures that meet all constraints and whose loss + penalty is above that of the answer by at
             most `within` times the size of `loss`, such as 0.01; the other proportions are free to move along. Where
@@ -147,7 +148,7 @@ def optimize_mixture(
     if not traced:
         _check_bounds(law, {name: np.asarray(value) for name, value in values.items()})
     switched = beyond_setting(dtype)
-    with setting(dtype):
+    with setting(dtype), unchecked():
         values = {name: value.astype(dtype) for name, value in values.items()}
         kind, compiled = Kind(targets is not None, prior is not None), law.original or law
         cores = {name: len(core) for name, (_, core) in options.items()}
@@ -267,6 +268,9 @@ def _stepped(
     data = {**data, "upper": jnp.minimum(data["upper"], share), "sum_scale": scale}
     data |= {"sums": data["sums"] / scale[:, None]}
     data |= {name: data[name] / scale for name in ("sum_lower", "sum_upper")}
+    only_prior = jnp.isinf(data["strength"])  # whose divergence alone is minimised, then
+    data |= {"counted": jnp.where(only_prior, 0.0, jnp.ones_like(share[0]))}
+    data |= {"strength": jnp.where(only_prior, 1, data["strength"])}
     with plain():
         return step(Parts(law, simplex, kind), data, *found)
 

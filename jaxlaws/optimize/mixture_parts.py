@@ -74,6 +74,11 @@ class Parts:
         found: jax.Array = jnp.atleast_1d(self.law.fn(d["coefs"], x))
         return found
 
+    def excess(self, p: jax.Array, d: Any) -> jax.Array:
+        """The outputs less their targets, as far as they count: beside a prior of infinite strength, not at all."""
+        counted: jax.Array = d["counted"] * (self.losses(p, d) - d["targets"])
+        return counted
+
     def penalty(self, p: jax.Array, d: Any) -> jax.Array:
         """The divergence from the prior."""
         if not self.kind.penalised:
@@ -85,13 +90,12 @@ class Parts:
 
     def value(self, p: jax.Array, d: Any) -> jax.Array:
         """The loss, or the worst of them, and the penalty."""
-        losses = self.losses(p, d)
-        loss = jnp.max(losses - d["targets"]) if self.kind.worst else jnp.dot(d["weights"], losses)
-        return loss + self.penalty(p, d)
+        excess = self.excess(p, d)
+        return (jnp.max(excess) if self.kind.worst else jnp.dot(d["weights"], excess)) + self.penalty(p, d)
 
     def weighted(self, p: jax.Array, d: Any) -> jax.Array:
         """The weighted sum of the losses."""
-        return jnp.dot(d["weights"], self.losses(p, d))
+        return jnp.dot(d["weights"], self.excess(p, d))
 
     def duality(
         self, slope: jax.Array, p: jax.Array, y: jax.Array, z: jax.Array, d: Any, low: jax.Array, high: jax.Array
@@ -105,7 +109,7 @@ class Parts:
         """What is minimised: over the proportions, and in search of the least worst output over that as well."""
         if self.kind.worst:
             return x[-1] + self.penalty(x[:-1], d)
-        return jnp.dot(d["weights"], self.losses(x, d)) + self.penalty(x, d)
+        return self.weighted(x, d) + self.penalty(x, d)
 
     def constraints(self, x: jax.Array, d: Any) -> jax.Array:
         """Bounds on sums, and that no output is above the worst one."""
@@ -114,7 +118,7 @@ class Parts:
         # A bound that is none is one that holds by far, as is that from below of a sum that is given.
         over = jnp.where(jnp.isfinite(d["sum_upper"]), total - d["sum_upper"], -1)
         under = jnp.where(jnp.isfinite(d["sum_lower"]) & ~_given(d), d["sum_lower"] - total, -1)
-        worst = self.losses(p, d) - d["targets"] - x[-1] if self.kind.worst else jnp.zeros(0, x.dtype)
+        worst = self.excess(p, d) - x[-1] if self.kind.worst else jnp.zeros(0, x.dtype)
         return jnp.concatenate([over, under, worst])
 
     def conflicting(self, data: Any) -> jax.Array:
@@ -174,7 +178,7 @@ class Parts:
         """A search over the proportions, and for the least worst output over that as well."""
         on_simplex = (True,) * start.shape[0] + (False,) * self.kind.worst
         if self.kind.worst:
-            worst = jnp.max(batched(self.losses)(start, data) - data["targets"], 0)
+            worst = jnp.max(batched(self.excess)(start, data), 0)
             none = jnp.full_like(worst, jnp.inf)
             start, low, high = (jnp.vstack([a, b]) for a, b in ((start, worst + slack), (low, -none), (high, none)))
         values = jax.eval_shape(batched(constraints), start, data)
@@ -187,11 +191,12 @@ class Parts:
         """Each proportion made as small and as large as can be, as a problem of its own."""
         middle, low, high, _ = self.box(data)
         k = middle.shape[0]
-        room = data["within"] * jnp.abs(best.loss)
+        room = data["counted"] * data["within"] * jnp.abs(best.loss)
         size = jnp.max(jnp.abs(best.losses), 0)
-        data = {**data, "limit": best.loss + best.penalty + room, "size": size}
+        value = data["counted"] * best.loss + best.penalty
+        data = {**data, "limit": value + room, "size": size}
         # From strictly between the bounds, with half of the room left.
-        costs = batched(self.value)(middle, data) - best.loss - best.penalty
+        costs = batched(self.value)(middle, data) - value
         share = jnp.clip(0.5 * room / jnp.maximum(costs, np.finfo(room.dtype).tiny), 0, 0.5)
         start = share * middle + (1 - share) * best.proportions
 
@@ -205,8 +210,9 @@ class Parts:
         def least(direction: jax.Array) -> jax.Array:
             d = {**data, "direction": jnp.broadcast_to(direction[:, None], start.shape)}
             point = self.solve(objective, constraints, d, start, low, high, 0.1 * room / size)
-            value = jnp.minimum(direction @ point.x[:k], direction @ best.proportions)
-            return jnp.where(point.converged & best.converged, value, jnp.nan)
+            known = direction @ best.proportions
+            value = jnp.where(data["counted"] == 0, known, jnp.minimum(direction @ point.x[:k], known))
+            return jnp.where((point.converged | (data["counted"] == 0)) & best.converged, value, jnp.nan)
 
         axes = jnp.eye(k, dtype=start.dtype)
         found = lax.map(least, jnp.concatenate([axes, -axes]))
@@ -227,9 +233,9 @@ class Parts:
             p = p.at[free].add(jnp.where(fixed[free], 0, 1 - jnp.sum(p)))
 
         def whole(p: jax.Array) -> jax.Array:
-            return jnp.dot(weights, self.losses(p, d))
+            return jnp.dot(weights, self.excess(p, d))
 
-        losses = self.losses(p, d)
+        losses, excess = self.losses(p, d), self.excess(p, d)
         loss = jnp.max(losses - d["targets"]) if self.kind.worst else jnp.dot(weights, losses)
         total = d["sums"] @ p
         # Lagrange's bound: the minimum of what is minimised plus multipliers times constraints, without these.
@@ -237,7 +243,7 @@ class Parts:
         law_slope = jax.grad(whole)(p)
         least = _least_change(slope + law_slope, p, lower, upper)
         left = point["y"] * (jnp.sum(p) - 1)
-        left += _left(over, under, p, d) + (loss - jnp.dot(weights, losses - d["targets"]) if self.kind.worst else 0)
+        left += _left(over, under, p, d) + (jnp.max(excess) - jnp.dot(weights, excess) if self.kind.worst else 0)
         known = jnp.ones((), bool)
         if self.law.curvature == "separable":
             bend = jnp.diag(jax.hessian(whole)(p))
@@ -247,7 +253,7 @@ class Parts:
             known = jnp.all(weights >= 0)
         else:
             known = jnp.zeros((), bool)
-        known &= d["strength"] >= 0
+        known = (known | (d["counted"] == 0)) & (d["strength"] >= 0)
         gap = jnp.where(known, left - jnp.sum(least), jnp.inf)
         rounding = 4 * np.finfo(p.dtype).eps * (jnp.abs(loss) + jnp.sum(jnp.abs(weights * losses)))
         short = jnp.max(jnp.concatenate([total - d["sum_upper"], d["sum_lower"] - total]), initial=-jnp.inf)
