@@ -150,8 +150,8 @@ def asked(run, monkeypatch):
     def asked(module, name, *args):
         found = []
 
-        def search(*positional, **options):
-            found.extend((*positional, options))
+        def search(law, groups, inputs, **options):
+            found.extend((law, groups, {**inputs, **options}))
             raise ValueError("that is enough")
 
         monkeypatch.setattr(module, name, search)

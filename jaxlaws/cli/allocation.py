@@ -20,9 +20,11 @@ from jaxlaws.cli.search import (
     check_answers,
     draws_of,
     entries,
+    extrapolated_columns,
     many,
     number_list,
     print_columns,
+    result_names,
     search_arguments,
     show_all,
     write,
@@ -171,14 +173,14 @@ def _allocate(args: argparse.Namespace) -> None:
     given = problems.inputs(law, searched=free)
     options = _options(law, args, problems, free)
     try:
-        best = jax.tree.map(np.asarray, allocate(law, problems.columns["group"], **{**options, **given}))
+        best = jax.tree.map(np.asarray, allocate(law, problems.columns["group"], given, **options))
     except (TypeError, ValueError) as error:
         raise DataError(problems.in_words(error)) from None
     spread, drawn = None, None
     if args.draws is not None:
         coefs = draws_of(args, law, problems.columns["group"])
         with many():
-            drawn = jax.tree.map(np.asarray, allocate(law, coefs, **{**options, **given, "within": None}))
+            drawn = jax.tree.map(np.asarray, allocate(law, coefs, given, **{**options, "within": None}))
         spread = Spread(args.level, drawn)
     found: dict[str, Any] = {}
     for name, values in vars(best).items():
@@ -187,17 +189,21 @@ def _allocate(args: argparse.Namespace) -> None:
         if not isinstance(values, law.inputs):
             found[name] = values
             continue
-        for v in inputs if name == "extrapolated" else free:
-            found[v.name if name == "inputs" else f"{name}_{v.name}"] = getattr(values, v.name)
+        if name == "extrapolated":
+            found |= extrapolated_columns(values)
+            continue
+        for v in free:
+            found[f"{name}_{v.name}"] = getattr(values, v.name)
     if spread is not None:
         found |= _spread_columns(spread, drawn, free)
     shape = (len(problems),)
     rows = {name: np.broadcast_to(values, shape) for name, values in found.items()}
+    named = result_names(law, rows)
     write(
         args,
         problems.columns,
-        {name: values.tolist() for name, values in rows.items()},
-        lambda: _show(args, problems, free, rows, spread),
+        {named[name]: values.tolist() for name, values in rows.items()},
+        lambda: _show(args, problems, free, rows, named, spread),
     )
     none = "no allocation meets all constraints"
     check_answers(problems, rows["feasible"], rows["converged"], rows["steps"], lambda i: none)
@@ -207,7 +213,8 @@ def _spread_columns(spread: Spread, drawn: Any, free: list[Var]) -> dict[str, An
     """How far the answers are spread, as columns."""
     found = {}
     for v in free:
-        found[f"{v.name}_low"], found[f"{v.name}_high"] = spread.ends(getattr(drawn.inputs, v.name))
+        ends = spread.ends(getattr(drawn.inputs, v.name))
+        found[f"inputs_{v.name}_low"], found[f"inputs_{v.name}_high"] = ends
     for name in ("loss", "cost"):
         found[f"{name}_low"], found[f"{name}_high"] = spread.ends(getattr(drawn, name))
     return found | {"draws_answered": spread.answered}
@@ -226,8 +233,10 @@ def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[
     cost = args.cost or "training"
     parameters = {} if callable(cost) else _parameters(cost)
     known = _numbers_of_costs()
+    names = {name for v in variables(law.inputs) for name in (v.name, *v.aliases)}
     for name in known:
-        if name in problems.columns and name not in parameters:
+        own = name in names and getattr(args, name) is None  # an input of the law
+        if name in problems.columns and name not in parameters and not own:
             of = _option(getattr(cost, "__name__", cost))
             raise DataError(f"--{_option(name)} is not for --cost {of}, but for {', '.join(map(_option, known[name]))}")
     for name, needed in parameters.items():
@@ -257,42 +266,47 @@ def _options(law: Law, args: argparse.Namespace, problems: Problems, free: list[
 
 
 def _show(
-    args: argparse.Namespace, problems: Problems, free: list[Var], rows: dict[str, np.ndarray], spread: Any
+    args: argparse.Namespace,
+    problems: Problems,
+    free: list[Var],
+    rows: dict[str, np.ndarray],
+    named: dict[str, str],
+    spread: Any,
 ) -> None:
     """One allocation, input by input, or several, a row each."""
     what = {}
     for name, form, given in (("loss", ".4f", "target"), ("cost", ".4g", "budget")):
-        what[name] = [f"{x:{form}}" for x in rows[name]]
+        what[named[name]] = [f"{x:{form}}" for x in rows[name]]
         if spread is not None and given not in problems.columns:
             between = zip(rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
             what[f"{spread.level:.0%} of draws"] = [f"{low:{form}} to {high:{form}}" for low, high in between]
-    what["multiplier"] = [f"{x:.3g}" for x in rows["multiplier"]]
+    what[named["multiplier"]] = [f"{x:.3g}" for x in rows["multiplier"]]
     good = rows["feasible"] & rows["converged"]
     epochs = np.asarray(problems.columns.get("max_epochs", np.full(len(problems), np.inf)))
-    unique = rows["unique_tokens"] if "unique_tokens" in rows else problems.columns.get("unique_tokens", 1.0)
+    unique = rows.get("inputs_unique_tokens", problems.columns.get("unique_tokens", 1.0))
     least = np.asarray(problems.columns.get("min_tokens_per_param", np.zeros(len(problems))))
     size = next((v.name for v in free if v.unit == "parameters"), None)
-    tied = least * (0.0 if size is None else rows[size]), epochs * unique
+    tied = least * (0.0 if size is None else rows[f"inputs_{size}"]), epochs * unique
     ends = ("lowest", "highest")
     if len(problems) == 1:
         if not rows["feasible"].all():
             return
         print(problems.heading)
-        cells = {"input": [v.name for v in free], "best": [f"{rows[v.name][0]:.4g}" for v in free]}
+        cells = {"input": [v.name for v in free], "best": [f"{rows[f'inputs_{v.name}'][0]:.4g}" for v in free]}
         if args.within is not None:
             cells |= {end: [f"{rows[f'{end}_{v.name}'][0]:.4g}" for v in free] for end in ends}
         if spread is not None:
-            pairs = [(rows[f"{v.name}_low"][0], rows[f"{v.name}_high"][0]) for v in free]
+            pairs = [(rows[f"inputs_{v.name}_low"][0], rows[f"inputs_{v.name}_high"][0]) for v in free]
             cells[f"{spread.level:.0%} of draws"] = [f"{low:.4g} to {high:.4g}" for low, high in pairs]
         if any(at := [_bound(v, rows, tied, 0) for v in free]):
             cells["at its bound"] = at
         print_columns({**cells, "unit": [v.unit for v in free]})
         print("\n" + ", ".join(f"{name} {texts[0]}" for name, texts in what.items()), end="; " if good.any() else "\n")
     else:
-        found = {v.name: [f"{x:.4g}" for x in rows[v.name]] for v in free}
+        found = {v.name: [f"{x:.4g}" for x in rows[f"inputs_{v.name}"]] for v in free}
         for v in free:
             if spread is not None:
-                between = zip(rows[f"{v.name}_low"], rows[f"{v.name}_high"], strict=True)
+                between = zip(rows[f"inputs_{v.name}_low"], rows[f"inputs_{v.name}_high"], strict=True)
                 found[f"{v.name} in {spread.level:.0%}"] = [f"{low:.4g} to {high:.4g}" for low, high in between]
             if args.within is not None:
                 found |= {f"{end} {v.name}": [f"{x:.4g}" for x in rows[f"{end}_{v.name}"]] for end in ends}
@@ -310,8 +324,8 @@ def _show(
 
 def _bound(v: Var, rows: dict[str, np.ndarray], tied: tuple[np.ndarray, np.ndarray], i: int) -> str:
     """Which of its bounds an input is at; the least and the most tokens follow from other inputs."""
-    if v.name == "tokens" and rows["tokens"][i] < (1 + 1e-6) * tied[0][i]:
+    if v.name == "tokens" and rows["inputs_tokens"][i] < (1 + 1e-6) * tied[0][i]:
         return "per param"
-    if v.name == "tokens" and rows["tokens"][i] > (1 - 1e-6) * tied[1][i]:
+    if v.name == "tokens" and rows["inputs_tokens"][i] > (1 - 1e-6) * tied[1][i]:
         return "epochs"
     return "lower" if rows[f"at_lower_{v.name}"][i] else "upper" if rows[f"at_upper_{v.name}"][i] else ""

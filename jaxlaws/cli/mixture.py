@@ -21,9 +21,11 @@ from jaxlaws.cli.search import (
     columns_of,
     draws_of,
     entries,
+    extrapolated_columns,
     many,
     number_list,
     print_columns,
+    result_names,
     search_arguments,
     show_all,
     write,
@@ -136,22 +138,26 @@ def _mixture(args: argparse.Namespace) -> None:
     problems, options = search.problems, search.options
     inputs = problems.inputs(law, searched=[simplex])
     try:
-        best = jax.tree.map(np.asarray, optimize_mixture(law, problems.columns["group"], **{**options, **inputs}))
+        best = jax.tree.map(np.asarray, optimize_mixture(law, problems.columns["group"], inputs, **options))
     except ValueError as error:
         raise DataError(problems.in_words(error)) from None
     unused = {"epochs": "budget", "penalty": "prior", "lowest": "within", "highest": "within"}
     unused |= {"unconstrained": "unconstrained", "unconstrained_loss": "unconstrained"}
     spread, drawn = _drawn(args, law, problems, options, inputs)
-    names = {"proportions": search.domains.columns, "losses": search.outputs.columns}
+    fields = [v.name for v in variables(Mixture)]
+    losses = [f"predicted_{name}" if name in fields else name for name in search.outputs.columns]
+    names = {"proportions": search.domains.columns, "losses": losses}
     found = columns_of(
         best, names, ["extrapolated", *(name for name, option in unused.items() if option not in options)]
     )
-    for v in variables(law.inputs):
-        columns = search.domains.numbered("extrapolated") if v is simplex else [f"extrapolated_{v.name}"]
-        values = getattr(best.extrapolated, v.name).reshape(len(problems), -1)
-        found |= dict(zip(columns, values.T.tolist(), strict=True))
+    outside = {name: values.tolist() for name, values in extrapolated_columns(best.extrapolated).items()}
+    del outside[f"extrapolated_{simplex.name}"]  # each of them has a column
+    each = getattr(best.extrapolated, simplex.name).T.tolist()
+    found |= outside | dict(zip(search.domains.numbered("extrapolated"), each, strict=True))
     if spread is not None:
         found |= _spread_columns(search, spread, drawn)
+    named = result_names(law, found)
+    found = {named[name]: values for name, values in found.items()}
     show = _show_one if len(problems) == 1 else _show_all
     write(args, problems.columns, found, lambda: show(search, best, spread, drawn))
 
@@ -168,10 +174,10 @@ def _drawn(
     """The answers for draws of the coefficients, if these are given, and how far they are spread."""
     if args.draws is None:
         return None, None
-    needed = {name: value for name, value in {**options, **inputs}.items() if name not in ("within", "unconstrained")}
+    needed = {name: value for name, value in options.items() if name not in ("within", "unconstrained")}
     coefs = draws_of(args, law, problems.columns["group"])
     with many():
-        found = jax.tree.map(np.asarray, optimize_mixture(law, coefs, **needed))
+        found = jax.tree.map(np.asarray, optimize_mixture(law, coefs, inputs, **needed))
     return Spread(args.level, found), found
 
 
@@ -317,7 +323,8 @@ def _unanswered(spread: Spread) -> str:
 def _show_all(search: _Search, best: Mixture, spread: Spread | None, drawn: Any) -> None:
     """Mixtures, a row each."""
     cells = {f"{search.domains.name} {i}": list(map(_share, ps)) for i, ps in enumerate(best.proportions.T, 1)}
-    cells["loss - target" if "targets" in search.options else "loss"] = [f"{loss:.4f}" for loss in best.loss]
+    loss = "loss - target" if "targets" in search.options else result_names(search.law, ["loss"])["loss"]
+    cells[loss] = [f"{loss:.4f}" for loss in best.loss]
     if spread is not None:
         low, high = spread.ends(drawn.loss)
         cells[f"{spread.level:.0%} of draws"] = [f"{a:.4f} to {b:.4f}" for a, b in zip(low, high, strict=True)]

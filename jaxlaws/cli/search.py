@@ -9,7 +9,7 @@ import math
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,11 @@ __all__ = [
     "columns_of",
     "draws_of",
     "entries",
+    "extrapolated_columns",
     "many",
     "number_list",
     "print_columns",
+    "result_names",
     "search_arguments",
     "short",
     "show_all",
@@ -194,7 +196,8 @@ class Problems:
             if len(names) > 1:
                 raise DataError(f"{names[0]!r} and {names[1]!r} are the same input of {law.name}; leave one out")
             if names and v not in searched:
-                found[v.name] = values = np.array(self.columns[names[0]], np.float64)
+                values = np.array(self.columns[names[0]], np.float64)
+                found[v.name] = np.repeat(values[:, None], law.sizes[v.shape[0]], axis=1) if v.shape else values
                 if v.floor is None and not (values > v.above).all():
                     raise DataError(f"{names[0]} must be greater than {v.above:g}")
             elif v not in searched:
@@ -272,6 +275,23 @@ def columns_of(found: Any, names: Mapping[str, Sequence[str]], unused: Sequence[
         own = names.get(v.name) or [f"{v.name}_{i}" for i in range(1, values.shape[-1] + 1)]
         columns.update(zip(own, values.T.tolist(), strict=True))
     return columns
+
+
+def extrapolated_columns(outside: Any) -> dict[str, np.ndarray]:
+    """Which inputs of answers lie outside the range of the runs, as columns; of a vector, whether any element does."""
+    own = {v.name: tuple(range(-len(v.shape), 0)) for v in variables(type(outside))}
+    return {f"extrapolated_{name}": getattr(outside, name).any(axis=axes) for name, axes in own.items()}
+
+
+def result_names(law: Law, results: Collection[str]) -> dict[str, str]:
+    """The columns of results: `search_steps` for the steps of a search, where the law has an input called steps.
+
+    Results that start with `inputs_` are values of inputs, whose columns do without.
+    """
+    of_inputs = {name: name.removeprefix("inputs_") for name in results if name.startswith("inputs_")}
+    taken = {*of_inputs.values(), *(name for v in variables(law.inputs) for name in (v.name, *v.aliases))}
+    others = {name: f"search_{name}" if name in taken else name for name in results}
+    return others | of_inputs
 
 
 def write(

@@ -69,6 +69,8 @@ class Allocation:
 def allocate(
     law: Law,
     group: Any,
+    inputs: Mapping[str, Any] | None = None,
+    /,
     *,
     budget: Any = None,
     target: Any = None,
@@ -82,7 +84,7 @@ def allocate(
     within: Any = None,
     weights: Any = None,
     in_range: bool = False,
-    **inputs: Any,
+    **named: Any,
 ) -> Allocation:
     """The inputs that minimise the loss of a law under a budget, for any number of problems at once.
 
@@ -95,6 +97,7 @@ def allocate(
     Args:
         law: A law.
         group: Name of a group, coefficients, or one name or id per problem.
+        inputs: A dict of the inputs that are fixed.
         budget: The most that the cost may be, in its unit: FLOP for the default.
         target: The loss to reach, at most.
         cost: A function from the record of the inputs to a positive number: see `jl.costs`. By default
@@ -111,7 +114,7 @@ def allocate(
         weights: Weights of the outputs, for a law with several; by default their mean is minimised.
         in_range: Whether to search only the range that the group was fitted on, that of ratios such as tokens per
             parameter included, where it is known. Coefficients have the range of the law.
-        **inputs: The inputs that are fixed, by name.
+        **named: Or the inputs that are fixed by name.
 
     Returns:
         A record, whose `gap` says how far the answer can be from the best there is: 0 or a little more if the problem
@@ -148,7 +151,7 @@ def allocate(
         raise TypeError(f"{law.name}: give budget or target, and not both")
     if not callable(cost):
         raise TypeError(f"{law.name}: cost must be a function such as jl.costs.training, not {cost!r}")
-    given = {_proper(law, name): value for name, value in inputs.items()}
+    given = {_proper(law, name): value for name, value in {**(inputs or {}), **named}.items()}
     free = tuple(v for v in variables(law.inputs) if v.name not in given)
     if not free:
         raise TypeError(f"{law.name}: all inputs are given, so that nothing is left to search for")

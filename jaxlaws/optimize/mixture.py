@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -32,6 +32,8 @@ __all__ = ["Mixture", "optimize_mixture"]
 def optimize_mixture(
     law: Law,
     group: Any,
+    inputs: Mapping[str, Any] | None = None,
+    /,
     *,
     weights: Any = None,
     targets: Any = None,
@@ -48,7 +50,7 @@ def optimize_mixture(
     within: Any = None,
     unconstrained: bool = False,
     in_range: bool = False,
-    **inputs: Any,
+    **named: Any,
 ) -> Mixture:
     """The proportions that minimise the loss of a law, for thousands of problems at once.
 
@@ -59,6 +61,7 @@ def optimize_mixture(
     Args:
         law: A law with one input whose elements sum to 1.
         group: Name of a group, coefficients, or one name or id per problem.
+        inputs: A dict of the other inputs of the law.
         weights: Weights of the outputs; by default their mean is minimised.
         targets: Minimise the worst of output - target instead; 0 for the worst output.
         lower: Least proportion of each domain.
@@ -82,7 +85,7 @@ def optimize_mixture(
             result's `unconstrained` and `unconstrained_loss`, in twice the time. NaN where that did not converge.
         in_range: Whether to search only the proportions that the runs of the group had. Coefficients have the range of
             the law.
-        **inputs: The other inputs of the law, by name.
+        **named: Or the other inputs by name.
 
     Returns:
         A record, whose `gap` says how far the answer can be from the best there is: 0 or a little more for a convex
@@ -108,6 +111,7 @@ def optimize_mixture(
         >>> print(near.lowest.round(4), near.highest.round(4))
         [0.011  0.     0.0215 0.0166 0.1087] [0.3993 0.1875 0.0938 0.25   0.75  ]
     """
+    inputs = {**(inputs or {}), **named}
     simplex = _simplex_input(law, inputs)
     if (available is None) != (budget is None):
         raise TypeError(f"{law.name}: give available and budget together")
