@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import errno
 import io
 import itertools
 import json
@@ -26,6 +27,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from jaxlaws.json_lines import LINES, JsonLines, extended, renamed
 from jaxlaws.saved import SavedDataset
@@ -54,6 +61,7 @@ BATCH_BYTES = 1 << 25  # of wide tables, in place of that
 TEXT_ROWS = 1 << 16  # made into text at a time
 BLOCK_BYTES = 1 << 21  # of text; Arrow reads up to 32 blocks ahead
 SHOWN_ROWS = 50  # of a table for people
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of writing, which do not say of what
 
 
 def format_of(path: str) -> tuple[str, str | None]:
@@ -192,7 +200,11 @@ def open_reader(
         if format == "parquet":
             if path == "-" or not source.seekable():  # its table of contents is at the end
                 spooled = stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(source, spooled, 1 << 20)
+                try:
+                    shutil.copyfileobj(source, spooled, 1 << 20)
+                    spooled.flush()
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from None
                 source = spooled
             with _arrow_errors():
                 metadata = pq.read_metadata(source)
@@ -654,10 +666,14 @@ def whole_file(path: str) -> Iterator[Any]:
         return
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
-    part = os.path.join(folder, f".{name}.{os.getpid()}.part")
-    with _removed_when_terminated(part):  # from before the file is there until it has its name
+    _remove_parts(folder, name)
+    part = os.path.join(folder, f".{name}.{os.urandom(8).hex()}.part")
+    with (
+        _removed_when_terminated(part),
+        contextlib.ExitStack() as lock,
+    ):  # from before it is there until it has its name
         try:
-            with _opened(part, path) as file:
+            with _opened(part, path, lock) as file:
                 yield file
             if os.path.exists(target):
                 shutil.copymode(target, part)
@@ -669,27 +685,55 @@ def whole_file(path: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _opened(path: str, shown: str) -> Iterator[Any]:
-    """A file for writing, whose errors name the path shown to the user."""
+def _opened(path: str, shown: str, lock: contextlib.ExitStack | None = None) -> Iterator[Any]:
+    """A file for writing, whose errors name the path shown to the user; locked until the stack is closed."""
     try:
         file = open(path, "wb")  # noqa: SIM115 (closed below)
+        while lock is not None and not _locked(file, lock):  # removed by another run before it was locked
+            file.close()
+            file = open(path, "wb")  # noqa: SIM115
     except OSError as error:
         raise OSError(error.errno, error.strerror, shown) from None
     try:
         yield file
-    except BaseException:
+        file.close()
+    except BaseException as error:
         with contextlib.suppress(OSError):  # what could not be written before cannot be written now
             file.close()
+        if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+            raise OSError(error.errno, error.strerror, shown) from None
         raise
-    file.close()
+
+
+def _locked(file: Any, lock: contextlib.ExitStack) -> bool:
+    """Lock a part of a file, so that other runs know that it is written; False if it is gone already."""
+    if fcntl is None:
+        return True
+    lock.callback(os.close, os.dup(file.fileno()))  # the lock lasts until both are closed
+    with contextlib.suppress(OSError):  # some file systems have no locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def _remove_parts(folder: str, name: str) -> None:
+    """Remove the parts of a file that nobody writes any more, as their run was killed."""
+    with contextlib.suppress(OSError):  # what is wrong with the folder is told where the file is opened
+        for other in os.listdir(folder) if fcntl is not None else ():
+            if re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]+\.part", other):
+                path = os.path.join(folder, other)
+                with contextlib.suppress(OSError), open(path, "rb") as file:  # which may be locked
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
 
 
 @contextlib.contextmanager
 def _removed_when_terminated(path: str) -> Iterator[None]:
-    def terminate(*_: Any) -> None:  # not by an exception, which may arrive where exceptions are ignored
+    def terminate(number: int, frame: Any) -> None:  # no exception, which may arrive where exceptions are ignored
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        os._exit(128 + signal.SIGTERM)
+        if callable(before):  # another file, around this one
+            before(number, frame)
+        os._exit(128 + number)
 
     try:
         before = signal.signal(signal.SIGTERM, terminate)

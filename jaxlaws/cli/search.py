@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import itertools
 import math
 import re
@@ -312,8 +313,9 @@ def write(
     elif args.output == "-":
         show()
     else:
-        with open(args.output, "w") as file, contextlib.redirect_stdout(file):
+        with files.whole_file(args.output) as file, contextlib.redirect_stdout(io.StringIO()) as text:
             show()
+            file.write(text.getvalue().encode())
 
 
 def check_answers(
