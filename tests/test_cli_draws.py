@@ -122,3 +122,30 @@ def test_bad_input_gets_one_line(run, arguments, message):
     status, out, err = run(*arguments.split(" "))
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    "values", [[0, None, 2, 3], [None] * 4, ["a", "b", "c", "d"], [[1]] * 4, [{"a": 1}] * 4], ids=str
+)
+@pytest.mark.parametrize("column", ["draw", "E"])
+def test_draws_that_are_no_numbers_are_told(column, values):
+    draws(LAW, "besiroglu2024", 4, 0.01).save("good.parquet")
+    table = pq.read_table("good.parquet")
+    table = table.set_column(table.column_names.index(column), column, pa.array(values))
+    pq.write_table(table, "draws.parquet")
+    with pytest.raises(jl.DataError, match=rf"^draws.parquet: .*'{column}'"):
+        jl.read_draws("draws.parquet")
+
+
+def test_a_damaged_file_of_draws_is_told_wherever_it_is_damaged():
+    """By its name, in one line; where it is read all the same, nothing is wrong with it that could be seen."""
+    draws(LAW, "besiroglu2024", 4, 0.01).save("good.parquet")
+    good, told = Path("good.parquet").read_bytes(), []
+    for place in range(0, len(good), 7):
+        Path("draws.parquet").write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        try:
+            jl.read_draws("draws.parquet")
+        except jl.DataError as error:
+            told.append(str(error))
+    assert all(text.startswith("draws.parquet: ") and "\n" not in text for text in told)
+    assert len(told) > 100

@@ -286,7 +286,7 @@ def read_draws(path: str | os.PathLike[str], law: Law | None = None) -> Draws:
     if len({len(rows) for rows in member.values()}) > 1:
         raise DataError(f"{name}: the groups have different numbers of draws")
     if "draw" in table.column_names:  # draws of groups with shared coefficients belong together
-        number = table["draw"].to_numpy()
+        number = _numbers(name, table, "draw")
         member = {g: [rows[i] for i in np.argsort(number[rows], kind="stable")] for g, rows in member.items()}
         if any((number[rows] != number[member[order[0]]]).any() for rows in member.values()):
             raise DataError(f"{name}: the groups have different draws")
@@ -308,9 +308,15 @@ METADATA = "jaxlaws"  # of a Parquet file: the fit that the draws are of, in JSO
 
 def _read_draws(path: str) -> tuple[str, Any, dict[str, Any]]:
     """A table of draws, and what it says of the fit."""
+    import pyarrow as pa
+
     from jaxlaws.tables import missing, read_table
 
     table = read_table(path)
+    try:
+        table.validate(full=True)
+    except pa.ArrowException as error:  # text that is none, say
+        raise DataError(f"{path}: the table is damaged: {' '.join(str(error).split())}") from None
     for column in ("group",):
         if column not in table.column_names:
             raise DataError(f"{path}: {missing(table.column_names, column)}")
@@ -324,26 +330,29 @@ def _column(name: str, index: tuple[int, ...]) -> str:
     return name + "".join(f"[{i}]" for i in index)
 
 
-def _field(path: str, table: Any, v: Var) -> np.ndarray:
-    """A coefficient in a table of draws, [row, ...]."""
+def _numbers(path: str, table: Any, column: str) -> np.ndarray:
+    """A column of numbers in a table of draws, none of them missing."""
     from jaxlaws.tables import as_frame, missing, numbers
 
+    if column not in table.column_names:
+        raise DataError(f"{path}: {missing(table.column_names, column)}")
+    try:
+        return numbers(as_frame(table.select([column])), column, 1)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _field(path: str, table: Any, v: Var) -> np.ndarray:
+    """A coefficient in a table of draws, [row, ...]."""
     shape = []
     for axis in range(len(v.shape)):
         size = 0
         while _column(v.name, (*[0] * axis, size, *[0] * (len(v.shape) - axis - 1))) in table.column_names:
             size += 1
         shape.append(max(size, 1))
-    frame = as_frame(table)
     found = np.empty((len(table), *shape))
     for index in np.ndindex(*shape):
-        column = _column(v.name, index)
-        if column not in table.column_names:
-            raise DataError(f"{path}: {missing(table.column_names, column)}")
-        try:
-            found[(slice(None), *index)] = numbers(frame, column, 1)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+        found[(slice(None), *index)] = _numbers(path, table, _column(v.name, index))
     return found
 
 
