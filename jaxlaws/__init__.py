@@ -1,5 +1,10 @@
 """Scaling laws of language models as fast, differentiable, batched JAX functions."""
 
+# ruff: noqa: E402
+from jaxlaws import startup
+
+startup.end_when_interrupted()
+
 from jaxlaws import sldbench as sldbench
 from jaxlaws.catalogue import law_in, laws
 from jaxlaws.compilation import compile, export

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +60,18 @@ def _settle() -> None:
     gc.freeze()  # what is imported is no garbage, and is not looked through again
     if "JAX_LOGGING_LEVEL" not in os.environ:
         jax.config.update("jax_logging_level", "CRITICAL")  # a program that does not fit the processor is made again
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
+        signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(number: int, frame: Any) -> None:
+    """End the process at once: an exception may arrive where exceptions are ignored, and threads of XLA go on."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # show the cursor, which a progress bar hides
+    terminate = signal.getsignal(signal.SIGTERM)
+    if callable(terminate):
+        terminate(number, frame)  # which removes what is half-written
+    os._exit(128 + number)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -76,7 +90,9 @@ def _run(args: argparse.Namespace) -> int:
         return 1
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        return _fail(f"{error.filename}: {reason}" if error.filename else reason)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # files tell their names
+        place = error.filename or ("standard output" if full else "")
+        return _fail(f"{place}: {reason}" if place else reason)
     except KeyboardInterrupt:
         return 130
     except Exception as error:

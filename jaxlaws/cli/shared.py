@@ -380,7 +380,8 @@ def attended() -> Iterator[Callable[[int, float | None], None]]:
         raise KeyboardInterrupt
 
     with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, interrupt))
         show = _progress_bar(stack) if sys.stderr is not None and sys.stderr.isatty() else None
 
