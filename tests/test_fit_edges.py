@@ -117,3 +117,23 @@ def test_where_no_start_leads_anywhere_nothing_is_told():
 
 def test_what_is_not_finite_is_part_of_a_fit(looked_for):
     assert fit_that_leads_nowhere().converged["good"]
+
+
+def test_the_repr_of_a_fit_says_what_its_r2_is_worth():
+    few = jl.fit(CHINCHILLA, {"params": [1e9, 2e9], "tokens": [2e10, 3e10], "loss": [2.5, 2.4]}, starts=16)
+    assert "2 runs, no more runs than coefficients" in repr(few)
+    assert "R2" not in repr(few)
+    size = np.geomspace(200, 4e5, 12)
+    runs = {"sft_data_size": size, "sft_loss": 1 + 5 * size**-0.3}
+    some = jl.fit(jl.laws["sft"], runs | {"group": list("aaaaaaaaaabb")})
+    assert "12 runs, R2 1.000000, no more runs than coefficients in 1 of the groups" in repr(some)
+    held = jl.hold_out(jl.laws["sft"], runs, size > 1e5)
+    assert f", {np.sum(size <= 1e5)} runs, R2 1.000000>" in repr(held.fit)
+
+
+def test_the_repr_of_draws_says_how_many_of_them_converged():
+    coefs = CHINCHILLA.groups["besiroglu2024"]
+    drawn = CHINCHILLA.coefs(**{name: np.full(4, x) for name, x in jl.as_dict(coefs).items()})
+    for share, words in ((1.0, "4 draws>"), (0.31, "4 draws, 31% of them converged>"), (np.nan, "4 draws>")):
+        draws = jl.Draws(law=CHINCHILLA, coefs={"a": drawn}, best={"a": coefs}, converged={"a": share})
+        assert repr(draws).endswith(words)

@@ -45,7 +45,9 @@ class Draws:
     def __repr__(self) -> str:
         count = len(jax.tree.leaves(next(iter(self.coefs.values())))[0])
         groups = f"{len(self.coefs)} groups" if len(self.coefs) > 1 else f"group {next(iter(self.coefs))!r}"
-        return f"<Draws of {self.law.name}: {groups}, {count} draws>"
+        share = min(self.converged.values(), default=1.0)
+        lost = f", {share:.0%} of them converged" if share < 1 else ""  # not where it is not known
+        return f"<Draws of {self.law.name}: {groups}, {count} draws{lost}>"
 
     @property
     def stderr(self) -> dict[str, Any]:

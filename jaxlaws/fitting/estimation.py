@@ -98,9 +98,15 @@ class Fit:
 
     def __repr__(self) -> str:
         groups = f"{len(self.coefs)} groups" if len(self.coefs) > 1 else f"group {next(iter(self.coefs))!r}"
-        lost = sum(not converged for converged in self.converged.values())
-        failed = f", {lost} of them not converged" if lost else ""
-        return f"<Fit of {self.law.name}: {groups}, {len(self.runs.group)} runs, R2 {self.scores.r2:.6f}{failed}>"
+        told = [f"{np.count_nonzero(self.runs.weights > 0)} runs", f"R2 {self.scores.r2:.6f}"]
+        few = {name: left <= 0 for name, left in self.freedom.items()}
+        lost = {name: not converged for name, converged in self.converged.items()}
+        if all(few.values()):
+            told.pop()  # it is 1, whatever the law
+        for words, which in (("no more runs than coefficients", few), ("not converged", lost)):
+            count = sum(which.values())
+            told += [words if count == len(which) else f"{words} in {count} of the groups"] if count else []
+        return f"<Fit of {self.law.name}: {groups}, {', '.join(told)}>"
 
     def interval(self, level: float = 0.9) -> dict[str, tuple[Any, Any]]:
         """Between which values each coefficient lies with a probability, per group, as two records.
