@@ -7,16 +7,20 @@ command line, the table of laws in the README, tests) is derived from these.
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import difflib
 import functools
 import importlib
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+
+from jaxlaws import by_value
 
 __all__ = [
     "Law",
@@ -171,7 +175,21 @@ def record(cls: type[T]) -> type[T]:
         >>> jax.tree.map(lambda x: 2 * x, Inputs(tokens=3))
         Inputs(tokens=6)
     """
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls))
+    made = jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls))
+    made.__reduce__ = _reduced  # type: ignore[assignment]
+    return made
+
+
+def _reduced(values: Any) -> tuple[Any, ...]:
+    """The pickle of a record."""
+    cls = type(values)
+    if by_value.importable(cls):
+        return copyreg.__newobj__, (cls,), vars(values)  # type: ignore[attr-defined]
+    return _record_of, (by_value.record_bytes(cls), vars(values))
+
+
+def _record_of(data: bytes, values: dict[str, Any]) -> Any:
+    return by_value.record_of(data)(**values)
 
 
 def variables(cls: Any) -> tuple[Var, ...]:
@@ -469,10 +487,22 @@ class Law:
         """The names of the outputs, for display."""
         return ", ".join(v.name for v in variables(self.outputs))
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What `Law` makes a law like this one of."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def importable(self) -> bool:
+        """Whether other processes can import it: it is that of a module, and not of a program or a notebook."""
+        return _loaded(self.fn.__module__) is self and by_value.importable(self.fn)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        if _law_of_module(self.fn.__module__) is self:
-            return _law_of_module, (self.fn.__module__,)
-        return _law_of_fields, ({field.name: getattr(self, field.name) for field in dataclasses.fields(self)},)
+        module = self.fn.__module__
+        if self.importable:
+            return _law_of_module, (module,)
+        own = module if _loaded(module) is self else ""
+        return _law_of_fields, vars(self).get("pickled") or (by_value.dumps(self.fields), own)
 
     def __deepcopy__(self, memo: Any) -> Law:
         return self
@@ -482,5 +512,15 @@ def _law_of_module(module: str) -> Law | None:
     return getattr(importlib.import_module(module), "LAW", None)
 
 
-def _law_of_fields(fields: dict[str, Any]) -> Law:
-    return Law(**fields)
+def _loaded(module: str) -> Any:
+    return getattr(sys.modules.get(module), "LAW", None)
+
+
+@functools.cache  # a law stays one law
+def _law_of_fields(data: bytes, module: str) -> Law:
+    fields, found = by_value.loads(data), _loaded(module)  # that of this process, if it is the same
+    if isinstance(found, Law) and found.fn is fields["fn"]:
+        return found
+    law = Law(**fields)
+    vars(law)["pickled"] = (data, module)  # so that it is this one again
+    return law

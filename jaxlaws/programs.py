@@ -23,6 +23,8 @@ import jax.monitoring
 import numpy as np
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
+from jaxlaws.law import Law
+
 __all__ = ["LONG_VECTORS", "ONE_LOOP", "QUICK", "Program", "forget", "one_cpu", "padded", "roomy", "unchecked"]
 
 # Options of the compiler for a CPU: vectors as long as it has them, for much data; or, for hundreds of small loops with
@@ -212,6 +214,8 @@ class _Pickler(pickle.Pickler):
     """Pickles what consists of this package, and of data."""
 
     def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Law) and not value.importable:  # of whose functions a pickle tells nothing
+            return dict, (value.fields,)
         if isinstance(value, (type, types.FunctionType)) and value.__module__.partition(".")[0] not in PACKAGES:
             raise pickle.PicklingError(value)
         return NotImplemented
