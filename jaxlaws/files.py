@@ -28,7 +28,6 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -199,13 +198,7 @@ def open_reader(
             source = stack.enter_context(open(path, "rb"))
         if format == "parquet":
             if path == "-" or not source.seekable():  # its table of contents is at the end
-                spooled = stack.enter_context(tempfile.TemporaryFile())
-                try:
-                    shutil.copyfileobj(source, spooled, 1 << 20)
-                    spooled.flush()
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from None
-                source = spooled
+                source = stack.enter_context(_spooled(source))
             with _arrow_errors():
                 metadata = pq.read_metadata(source)
                 schema = metadata.schema.to_arrow_schema()
@@ -232,8 +225,7 @@ def open_reader(
                 batches = stack.enter_context(_open_csv(stream, columns, {*numbers, *text}, typed, dates))
             else:
                 if not size or compression:  # it is read twice
-                    source = stack.enter_context(tempfile.TemporaryFile())
-                    shutil.copyfileobj(stream, source, 1 << 20)
+                    source = stack.enter_context(_spooled(stream))
                     size = source.tell()
                 chosen = {*numbers, *text} if lines else columns
                 batches = JsonLines(source, BLOCK_BYTES, chosen, numbers, lines)
@@ -245,6 +237,20 @@ def open_reader(
             bool(size),
             batches.names if format == "jsonl" else (),
         )
+
+
+@contextlib.contextmanager
+def _spooled(source: Any) -> Iterator[Any]:
+    """A stream as a file that can be read more than once."""
+    with tempfile.TemporaryFile() as file:
+        try:
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from None
+            raise
+        yield file
 
 
 def _is_text(type: Any) -> bool:
