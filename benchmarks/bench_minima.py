@@ -12,6 +12,7 @@ within 1e-9 of the best one, and is to say that it converged if it is, and only 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import jax
@@ -172,7 +173,9 @@ def outcome(law, table, objective, fit, known):
         starts = [x, x * np.exp(0.1 * random.normal(size=len(x)))]
         if known is not None:
             starts += [problem.numbers(known), problem.numbers(known) * np.exp(0.1 * random.normal(size=len(x)))]
-        best = min(value, *map(problem.polished, starts))
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SciPy goes beyond all numbers, now and then
+            best = min(value, *map(problem.polished, starts))
         found.append(((value - best) / max(best, problem.rounding), fit.converged[group]))
     return found
 

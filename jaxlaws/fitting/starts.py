@@ -25,6 +25,8 @@ CHUNK = 1 << 13  # rows times problems that are solved together: few wait for th
 DAMPING = 1e-3  # of the first step
 EXACT = 1e-13  # relative errors that rounding leaves
 FEW_ROWS = 1 << 10  # of which rounding leaves no more in one sum than in the terms
+HALVES = 16  # starts of robust objectives that see half of the runs
+BEST = 4  # of them, from which the search goes on
 DISTINCT = 8  # minima of the first search, at most, from which the second one goes on
 
 
@@ -65,20 +67,34 @@ def solve_all(
         _, first, again = np.unique(searched, axis=1, return_index=True, return_inverse=True)
         if len(first) < start.shape[-1]:
             found = solve_all(form, data, measured, weight, start[..., first], warm)
-            return Found(*(values[..., again.ravel()] for values in found))
-    run = functools.partial(_in_rounds, form, data, measured, weight)
-    if warm and is_robust(form.objective):
-        return run("refine", start)
-    found = run("search", start)
+            places = np.concatenate([again.ravel(), np.arange(len(first), found.value.shape[-1])])
+            return Found(*(values[..., places] for values in found))
+    run = functools.partial(_in_rounds, form, data, measured)
+    robust, given = is_robust(form.objective), start.shape[-1]
+    if warm and robust:
+        return run(weight, "refine", start)
+    halved = robust and weight.shape[2] == 1 and not all(form.linear)
+    if halved:
+        # Squares may end where one run that is far off is met at the cost of all others: some starts see half of them.
+        halves = _halves(weight, form.count, min(HALVES, given))
+        some = np.concatenate([np.broadcast_to(weight, (*weight.shape[:2], given, weight.shape[3])), halves], 2)
+        found = run(some, "search", np.concatenate([start, start[..., : halves.shape[2]]], -1))
+        best = np.argsort(np.where(np.isnan(found.value), np.inf, found.value)[..., given:], -1)[..., :BEST]
+        best = np.broadcast_to(best, (*start.shape[1:3], best.shape[-1]))
+        partial = np.take_along_axis(found.x[..., given:], best[None], -1)
+        found = Found(*(values[..., :given] for values in found))
+    else:
+        found = run(weight, "search", start)
     least = np.argmin(np.where(np.isnan(found.value), np.inf, found.value), -1)[..., None]
-    if not is_robust(form.objective) and np.take_along_axis(found.converged, least, -1).all():
+    if not robust and np.take_along_axis(found.converged, least, -1).all():
         return found
     if weight.shape[2] > 1:  # every start is a problem of its own
-        return run("refine", found.x) if is_robust(form.objective) else run("refine", found.x, found)
+        return run(weight, "refine", found.x) if robust else run(weight, "refine", found.x, found)
     # Starts that have met go on as one.
     chosen, owner = _distinct(found.value, rounding(form, measured, weight))
     index = np.broadcast_to(chosen[None], (len(start), *start.shape[1:3], chosen.shape[-1]))
-    refined = run("refine", np.take_along_axis(found.x, index, -1))
+    begin = np.take_along_axis(found.x, index, -1)
+    refined = run(weight, "refine", np.concatenate([begin, partial], -1) if halved else begin)
 
     def of_start(values: np.ndarray, others: Any) -> np.ndarray:
         each = np.broadcast_to(np.maximum(owner, 0), (*values.shape[:-1], owner.shape[-1]))
@@ -86,13 +102,31 @@ def solve_all(
         return found
 
     # Where there are too many minima, the worst of them are not gone on from.
-    return Found(
+    whole = Found(
         x=of_start(refined.x, found.x),
-        value=of_start(refined.value, np.inf if is_robust(form.objective) else found.value),
+        value=of_start(refined.value, np.inf if robust else found.value),
         converged=of_start(refined.converged, False),
         steps=found.steps + of_start(refined.steps, 0),
         damping=of_start(refined.damping, found.damping),
     )
+    others = Found(*(values[..., chosen.shape[-1] :] for values in refined))
+    return Found(*(np.concatenate(values, -1) for values in zip(whole, others, strict=True)))
+
+
+def _halves(weight: np.ndarray, count: int, starts: int) -> np.ndarray:
+    """Weights, [group, part, start, row], of which each start has those of a random half of the runs.
+
+    There are more runs than coefficients in it, where there are so many.
+    """
+    random = np.random.default_rng(0)
+    rank = (
+        np.where(weight > 0, random.random((*weight.shape[:2], starts, weight.shape[3])), np.inf)
+        .argsort(-1)
+        .argsort(-1)
+    )
+    kept = np.maximum((weight > 0).sum(-1, keepdims=True) // 2, count + 1)
+    found: np.ndarray = np.where(rank < kept, weight, 0)
+    return found
 
 
 def rounding(form: Form, measured: np.ndarray, weight: np.ndarray) -> np.ndarray:
