@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlaws.law import Law, variables
+from jaxlaws.sharding import with_auto_axes
 
 __all__ = ["Outside", "RangeWarning", "Ranges", "beyond", "by_input", "ranges_for", "value_of"]
 
@@ -41,9 +42,12 @@ class Ranges(NamedTuple):
         low, high = self.ends[name]
         if self.ids is None:
             return low, high
-        xp: Any = jnp if isinstance(self.ids, jax.core.Tracer) else np
-        ids = xp.asarray(self.ids)
-        return xp.asarray(low)[ids], xp.asarray(high)[ids]
+        if not isinstance(self.ids, jax.core.Tracer):
+            return low[np.asarray(self.ids)], high[np.asarray(self.ids)]
+        found: tuple[Any, Any] = with_auto_axes(
+            lambda ids: (jnp.asarray(low)[ids], jnp.asarray(high)[ids]), (self.ids,), (0,)
+        )
+        return found
 
 
 def ranges_for(law: Law, group: Any, ids: Any = None) -> Ranges:

@@ -61,6 +61,11 @@ def check_searches(mesh):
         found, expected = (search(law, group, **{name: x}) for x in (sharded(mesh, given), given))
         same(found.loss, expected.loss)
         assert bool(found.converged.all())
+    by_group = jax.jit(lambda ids, budget: jl.allocate(jl.laws["chinchilla"], ids, budget=budget, in_range=True))
+    found = by_group(sharded(mesh, IDS), sharded(mesh, budget))
+    same(found.loss, jl.laws["chinchilla"](IDS, jax.tree.map(np.asarray, found.inputs)))
+    assert bool(found.converged.all())
+    assert not any(outside.any() for outside in jax.tree.leaves(found.extrapolated))
 
 
 def test_several_devices():
