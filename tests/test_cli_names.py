@@ -119,3 +119,16 @@ def test_columns_of_results_are_none_of_inputs(name):
         assert [*named] == results
         assert len({*named.values()}) == len(results)
         assert inputs.isdisjoint(named.values()) or results[0].startswith("inputs_")
+
+
+def test_a_vector_that_is_given_has_one_number_per_problem_and_one_column(run):
+    inputs = "\n".join([SCALAR.format("size"), SCALAR.format("time"), SHARES])
+    text = LAW.format(inputs=inputs, output="loss", loss="jnp.sum(c.A * x.shares) / (x.size * x.time)")
+    Path("own.py").write_text(
+        text.replace("x.loss * x.steps", "x.size * x.time**2")
+        .replace("range=(0, 1)", "range=(0.4, 1)")
+        .replace("total=1, ", "")
+    )
+    rows = rows_of(run, "allocate", "own.py", "shares=0.5,0.25", "--cost", "own.py:cost", "--budget", "1e4", "time=2")
+    assert [row["loss"] for row in rows] == pytest.approx([1.5 / 5e3, 0.75 / 5e3])
+    assert [row["extrapolated_shares"] for row in rows] == [False, True]
