@@ -1,5 +1,6 @@
 """What lies outside the range of the runs of a group is told: by searches, tables and commands, also of fits."""
 
+import dataclasses
 import json
 import re
 import warnings
@@ -191,3 +192,11 @@ def test_a_fitted_law_shares_the_programs_of_the_law(fit, compilations):
         jl.allocate(fit.law, "a", budget=1e19)
     assert not made
     np.testing.assert_array_equal(found, CHINCHILLA(fit.coefs["b"], **x))
+
+
+def test_an_example_of_groups_whose_ranges_no_input_can_have_is_an_error(run, monkeypatch):
+    law = dataclasses.replace(jl.laws["sft"], ranges={"('gpt2', 'flan')": {"sft_data_size": (1e9, 1e10)}})
+    monkeypatch.setattr("jaxlaws.cli.prediction.known_law", lambda _: law)
+    status, out, err = run("example", "sft", "--rows", 3, "--group", "('gpt2', 'flan')")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "hardly any inputs" in err

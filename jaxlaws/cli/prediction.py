@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -50,6 +51,8 @@ from jaxlaws.scores import Tally
 from jaxlaws.tables import DataError, NoGroupError
 
 __all__ = ["add_commands"]
+
+TRIES = 1000  # of drawing inputs again; where one in 50 lies in all ranges, that leaves none outside
 
 TABLES = """\
 FILE is Parquet (.parquet, .pq), CSV (.csv) or JSON lines (.jsonl, .ndjson, .json), the texts also compressed (.gz,
@@ -269,7 +272,11 @@ def _example(args: argparse.Namespace) -> None:
             inputs = _drawn(law, random, count)
             ids = random.integers(len(names), size=count, dtype=np.int32)
             ranges = ranges_for(law, None, group_ids(law, names[ids]))
-            while (out := _outside(law, ranges, inputs)).any():  # the range of the group, or that of a ratio
+            for tried in itertools.count():
+                if not (out := _outside(law, ranges, inputs)).any():  # the range of the group, or that of a ratio
+                    break
+                if tried == TRIES:
+                    raise DataError(f"{law.name}: hardly any inputs in their ranges lie in those of the groups, too")
                 again = iter(jax.tree.leaves(_drawn(law, random, int(out.sum()))))
                 for values in jax.tree.leaves(inputs):
                     values[out] = next(again)
