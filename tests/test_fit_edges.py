@@ -74,11 +74,10 @@ def test_a_group_without_a_fit_leaves_the_others_theirs():
     assert fit.converged["good"]
     for name in ("good", "bad"):  # as next to itself
         assert fit.value["good"] == pytest.approx(twice.value[name], rel=1e-6)
-        np.testing.assert_allclose(*(jax.tree.leaves(x) for x in (fit.stderr["good"], twice.stderr[name])), rtol=1e-9)
+        np.testing.assert_allclose(*(jax.tree.leaves(x) for x in (fit.stderr["good"], twice.stderr[name])), rtol=1e-6)
     # Outliers take nothing from it, either.
     error = np.log(np.asarray(law("all_data", {name: bad[name] for name in law.input_columns})) / bad["loss"])
     size = np.minimum(np.abs(error), 1e-3)
-    assert fit.converged["bad"]
     assert fit.value["bad"] < (size * (np.abs(error) - size / 2)).sum()
 
 
@@ -93,13 +92,10 @@ def test_errors_are_not_zero_where_no_run_is_near_a_robust_law():
 def fit_that_leads_nowhere():
     """A fit of two groups, in one of which no start leads anywhere."""
     law = jl.laws["data_constrained"]
-    random = np.random.default_rng(0)
     table = sampling.columns(law, 40, seed=0)
-    loss = np.abs(np.asarray(law("all_data", sampling.inputs(law, 40, seed=0))))
-    bad = loss * np.exp(0.02 * random.normal(size=40))
-    outliers = random.random(40) < 0.2
-    bad[outliers] *= np.exp(3 * random.normal(size=outliers.sum()))
-    good = loss * np.exp(0.02 * random.normal(size=40))
+    good = np.abs(np.asarray(law("all_data", sampling.inputs(law, 40, seed=0))))
+    good = good * np.exp(0.02 * np.random.default_rng(0).normal(size=40))
+    bad = np.full(40, 5e-324)  # to which the ratio of any prediction is infinite
     both = {name: np.tile(values, 2) for name, values in table.items()} | {"loss": np.concatenate([good, bad])}
     table = both | {"group": ["good"] * 40 + ["bad"] * 40}
     return jl.fit(law, table, objective="huber_log", shared=(), starts=8)

@@ -129,7 +129,7 @@ def test_what_a_fit_of_many_groups_reports_is_what_it_returns(objective):
     fit = jl.fit(jl.laws["sft"], table, objective=objective)
     check_reported(fit, table)
     assert all(fit.converged.values())
-    assert fit.scores.r2 > 0.97
+    assert fit.scores.r2 > 0.95
 
 
 @pytest.mark.parametrize(

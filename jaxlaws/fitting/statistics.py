@@ -45,6 +45,7 @@ class _Analysis(NamedTuple):
     scale: np.ndarray  # [..., number]
 
 
+@np.errstate(all="ignore")  # errors of coefficients that the runs do not identify may be beyond all numbers
 def statistics(
     form: Form,
     x: np.ndarray,
@@ -74,12 +75,11 @@ def statistics(
     value = (weight * OBJECTIVES[form.objective].of_errors(error)).sum(-1)
     lost = ~np.isfinite(error).all(-1)  # where no start led anywhere
     error = np.where(lost[..., None], 0, error)
-    with np.errstate(all="ignore"):  # errors of coefficients that the runs do not identify may be beyond all numbers
-        if form.shared:
-            found = _joint(form, jacobian[:, :, 0], error[:, 0], weight[:, 0], bound)
-            lost[:] = lost.any()
-        else:
-            found = _separate(form, jacobian, error, weight, bound)
+    if form.shared:
+        found = _joint(form, jacobian[:, :, 0], error[:, 0], weight[:, 0], bound)
+        lost[:] = lost.any()
+    else:
+        found = _separate(form, jacobian, error, weight, bound)
     value = np.where(np.isfinite(value), value, np.inf)
     found.value = np.broadcast_to(value.sum(0), value.shape) if form.shared else value
     found.stderr[:, lost] = np.nan

@@ -240,7 +240,10 @@ def write_draws(draws: Draws, path: str | os.PathLike[str]) -> None:
         about = coefs_text(draws.fit)
     else:
         groups = {
-            name: {"coefs": as_dict(best), "range": _columns(law, ranges_for(law, name).ends)}
+            name: {
+                "coefs": as_dict(best),
+                "range": _columns(law, ranges_for(law, name if name in law.groups else None).ends),
+            }
             for name, best in draws.best.items()
         }
         about = _json({"law": law.name, "groups": groups})
