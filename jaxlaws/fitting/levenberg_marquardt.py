@@ -69,6 +69,7 @@ class _State(NamedTuple):
     growth: jax.Array
     trial: jax.Array
     predicted: jax.Array
+    enough: jax.Array  # whether that is nothing in the objective; in its root, the coefficients, it has digits
     converged: jax.Array
     stuck: jax.Array
     steps: jax.Array
@@ -148,7 +149,8 @@ def search(
         point = list(state.trial)
         point = settled(point) if linear else point
         new = near(point, range(count))
-        better = new.value <= state.at.value  # not for NaN
+        least = state.at.value + jnp.where(state.enough, tolerance * state.at.value + tiny, 0)
+        better = new.value <= least  # not for NaN
         done = state.converged | state.stuck
         take = better & ~done
         ratio = (state.at.value - new.value) / jnp.where(state.predicted > 0, state.predicted, 1)
@@ -171,7 +173,8 @@ def search(
             growth=jnp.where(done, state.growth, growth),
             trial=blocks.moved(x, step),
             predicted=predicted,
-            converged=state.converged | (~done & enough),
+            enough=enough,
+            converged=state.converged | (~done & state.enough),
             stuck=state.stuck | (~done & stuck),
             steps=jnp.where(done, state.steps, state.turn),
             turn=state.turn + 1,
@@ -191,6 +194,7 @@ def search(
         growth=nothing + 2,
         trial=start,
         predicted=nothing,
+        enough=nothing > 1,
         converged=nothing > 1,
         stuck=nothing > 1,
         steps=jnp.zeros(nothing.shape, jnp.int32),
