@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import jax.monitoring
 import pytest
+import reported
 from sampling import KINDS
 
 import jaxlaws as jl
@@ -101,6 +102,19 @@ def forgotten():
     if next(TESTS) % 50 == 0:
         jax.clear_caches()
         programs.forget()
+
+
+@pytest.fixture(autouse=True)
+def honest(monkeypatch):
+    """Every fit of every test reports what it returns."""
+    assembled = estimation._assembled
+
+    def checked(*args):
+        fit = assembled(*args)
+        reported.check(fit)
+        return fit
+
+    monkeypatch.setattr(estimation, "_assembled", checked)
 
 
 @pytest.fixture(params=KINDS)

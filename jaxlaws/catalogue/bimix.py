@@ -27,8 +27,8 @@ class Coefs:
 
     C: Vector = var("loss after many steps on this domain alone", unit="nat/token", shape="domain", bounds=(0, inf))
     B: Vector = var("weight of steps", unit="nat/token", shape="domain", bounds=(0, inf))
-    alpha: Vector = var("exponent of the own share", shape="domain", bounds=(0, inf), start=(0.01, 0.3))
-    beta: Vector = var("exponent of steps", shape="domain", bounds=(0, inf), start=(0.1, 1))
+    alpha: Vector = var("exponent of the own share", shape="domain", bounds=(0, 10), start=(0.01, 0.3))
+    beta: Vector = var("exponent of steps", shape="domain", bounds=(0, 10), start=(0.1, 1))
 
 
 def loss(c: Coefs, x: Inputs) -> Vector:

@@ -19,10 +19,10 @@ class Coefs:
 
     a: Scalar = var("limit", unit="as y")
     b: Scalar = var("weight of the power law", unit="as y")
-    c0: Scalar = var("exponent of x before the break", start=(0, 1))
-    c1: Scalar = var("exponent that the break adds", start=(-1, 1))
+    c0: Scalar = var("exponent of x before the break", bounds=(-10, 10), start=(0, 1))
+    c1: Scalar = var("exponent that the break adds", bounds=(-10, 10), start=(-1, 1))
     d1: Scalar = var("where the break is", unit="as x", bounds=(0, inf), start=(1e3, 1e9))
-    f1: Scalar = var("how gradual it is", bounds=(0, inf), start=(0.1, 3))
+    f1: Scalar = var("how gradual it is", bounds=(0.02, 10), start=(0.1, 3))
 
 
 @record

@@ -23,8 +23,8 @@ class Coefs:
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     A: Scalar = var("weight of params", unit="nat/token", bounds=(0, inf))
     B: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of params", bounds=(0, inf))
-    beta: Scalar = var("exponent of tokens", bounds=(0, inf))
+    alpha: Scalar = var("exponent of params", bounds=(0, 10))
+    beta: Scalar = var("exponent of tokens", bounds=(0, 10))
 
 
 @record

@@ -1,7 +1,5 @@
 """Loss of a model trained on several passes over a limited number of unique tokens."""
 
-from math import inf
-
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import at_least, positive_or, power
 
@@ -29,10 +27,10 @@ class Coefs:
     b: Scalar = var("weight of tokens", unit="nat/token")
     c: Scalar = var("weight of unique_tokens", unit="nat/token")
     e: Scalar = var("weight of the passes over the data", unit="nat/token")
-    alpha: Scalar = var("exponent of params", shared=True, bounds=(0, inf))
-    beta: Scalar = var("exponent of tokens", shared=True, bounds=(0, inf))
-    gamma: Scalar = var("exponent of unique_tokens", shared=True, bounds=(0, inf))
-    delta: Scalar = var("exponent of the passes", shared=True, bounds=(0, inf))
+    alpha: Scalar = var("exponent of params", shared=True, bounds=(1e-3, 10))
+    beta: Scalar = var("exponent of tokens", shared=True, bounds=(1e-3, 10))
+    gamma: Scalar = var("exponent of unique_tokens", shared=True, bounds=(1e-3, 10))
+    delta: Scalar = var("exponent of the passes", shared=True, bounds=(1e-3, 10))
 
 
 @record

@@ -19,9 +19,9 @@ class Coefs:
     A: Scalar = var("weight of 1e9 parameters", bounds=(0, inf), start=(0.1, 1))
     B: Scalar = var("weight of 1e9 tokens", bounds=(0, inf), start=(0.5, 5))
     C: Scalar = var("weight of a parameter per distinct token", bounds=(0, inf), start=(0.1, 2))
-    alpha: Scalar = var("exponent of params and tokens", bounds=(0, inf), start=(0.2, 1))
+    alpha: Scalar = var("exponent of params and tokens", bounds=(0, 10), start=(0.2, 1))
     passes: Scalar = var("passes after which overfitting levels off", unit="epochs", bounds=(1, 1e4), start=(30, 300))
-    k: Scalar = var("exponent of the sum", bounds=(0, inf), start=(0.4, 1.2))
+    k: Scalar = var("exponent of the sum", bounds=(0, 10), start=(0.4, 1.2))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

@@ -25,8 +25,20 @@ class Inputs:
 class Coefs:
     """Coefficients of the law; the matrix has a row per loss and a column per proportion."""
 
-    c: Vector = var("log of the loss that no proportion changes", unit="log(nat/token)", shape="domain", start=(-1, 2))
-    t: Matrix = var("weight of each proportion", unit="log(nat/token)", shape=("domain", "domain"), start=(-10, 1))
+    c: Vector = var(
+        "log of the loss that no proportion changes",
+        unit="log(nat/token)",
+        shape="domain",
+        bounds=(-20, 20),
+        start=(-1, 2),
+    )
+    t: Matrix = var(
+        "weight of each proportion",
+        unit="log(nat/token)",
+        shape=("domain", "domain"),
+        bounds=(-1e3, 1e3),
+        start=(-10, 1),
+    )
 
 
 @record

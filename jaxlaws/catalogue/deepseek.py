@@ -25,13 +25,13 @@ class Coefs:
     """Coefficients of the law."""
 
     lr_scale: Scalar = var("scale of the learning rate", bounds=(0, inf))
-    lr_exponent: Scalar = var("exponent of compute in the learning rate", start=(-1, 0))
+    lr_exponent: Scalar = var("exponent of compute in the learning rate", bounds=(-10, 10), start=(-1, 0))
     batch_scale: Scalar = var("scale of the batch size", unit="tokens", bounds=(0, inf))
-    batch_exponent: Scalar = var("exponent of compute in the batch size", start=(0, 1))
+    batch_exponent: Scalar = var("exponent of compute in the batch size", bounds=(-10, 10), start=(0, 1))
     model_scale: Scalar = var("scale of the model", unit="FLOP/token", bounds=(0, inf))
-    model_exponent: Scalar = var("exponent of compute in the model", start=(0, 1))
+    model_exponent: Scalar = var("exponent of compute in the model", bounds=(-10, 10), start=(0, 1))
     data_scale: Scalar = var("scale of the tokens", unit="tokens", bounds=(0, inf))
-    data_exponent: Scalar = var("exponent of compute in the tokens", start=(0, 1))
+    data_exponent: Scalar = var("exponent of compute in the tokens", bounds=(-10, 10), start=(0, 1))
 
 
 @record

@@ -1,7 +1,5 @@
 """Losses on five domains of a model trained on a mixture of them, each a power of its own domain's share."""
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,8 +29,14 @@ class Inputs:
 class Coefs:
     """Coefficients of the law; the matrix has a row per loss and a column per proportion."""
 
-    alpha: Vector = var("exponent of the own share", shape="domain", bounds=(0, math.inf), start=(0.01, 0.2))
-    w: Matrix = var("weight of each proportion", unit="log(nat/token)", shape=("domain", "domain"), start=(0, 1.5))
+    alpha: Vector = var("exponent of the own share", shape="domain", bounds=(0, 10), start=(0.01, 0.2))
+    w: Matrix = var(
+        "weight of each proportion",
+        unit="log(nat/token)",
+        shape=("domain", "domain"),
+        bounds=(-1e3, 1e3),
+        start=(0, 1.5),
+    )
 
 
 @record

@@ -31,9 +31,9 @@ class Coefs:
     a: Scalar = var("weight of params", unit="nat/token", bounds=(0, inf))
     b: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, inf))
     g: Scalar = var("weight of granularity", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of params", bounds=(0, inf), start=(0.05, 0.5))
-    beta: Scalar = var("exponent of tokens", bounds=(0, inf), start=(0.05, 0.5))
-    gamma: Scalar = var("exponent of granularity", bounds=(0, inf), start=(0.1, 1.5))
+    alpha: Scalar = var("exponent of params", bounds=(0, 10), start=(0.05, 0.5))
+    beta: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.05, 0.5))
+    gamma: Scalar = var("exponent of granularity", bounds=(0, 10), start=(0.1, 1.5))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

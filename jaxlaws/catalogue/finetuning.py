@@ -24,8 +24,8 @@ class Coefs:
 
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     A: Scalar = var("weight of scale and tokens", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of scale", bounds=(0, inf), start=(0, 0.5))
-    beta: Scalar = var("exponent of finetuning_tokens", bounds=(0, inf), start=(0, 0.5))
+    alpha: Scalar = var("exponent of scale", bounds=(0, 10), start=(0, 0.5))
+    beta: Scalar = var("exponent of finetuning_tokens", bounds=(0, 10), start=(0, 0.5))
 
 
 @record

@@ -23,8 +23,8 @@ class Coefs:
 
     N_c: Scalar = var("scale of params", unit="parameters", bounds=(0, inf), start=(1e3, 1e17))
     D_c: Scalar = var("scale of tokens", unit="tokens", bounds=(0, inf), start=(1e3, 1e17))
-    alpha_N: Scalar = var("exponent of params", bounds=(0, inf), start=(0.02, 0.5))
-    alpha_D: Scalar = var("exponent of tokens", bounds=(0, inf), start=(0.02, 0.5))
+    alpha_N: Scalar = var("exponent of params", bounds=(0, 10), start=(0.02, 0.5))
+    alpha_D: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.02, 0.5))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

@@ -24,7 +24,7 @@ class Coefs:
     """Coefficients of the law; the matrices have a row per loss and a column per proportion."""
 
     F: Matrix = var("weight of each share", unit="nat/token", shape=("domain", "domain"), bounds=(0, inf))
-    a: Matrix = var("exponent of each share", shape=("domain", "domain"), bounds=(0, inf), start=(0.01, 0.3))
+    a: Matrix = var("exponent of each share", shape=("domain", "domain"), bounds=(0, 10), start=(0.01, 0.3))
 
 
 def loss(c: Coefs, x: Inputs) -> Vector:

@@ -30,8 +30,8 @@ class Coefs:
 
     L_inf: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     K: Scalar = var("weight of the power law", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of dense_parameter_count", bounds=(0, inf))
-    beta: Scalar = var("exponent of num_experts", bounds=(0, inf))
+    alpha: Scalar = var("exponent of dense_parameter_count", bounds=(0, 10))
+    beta: Scalar = var("exponent of num_experts", bounds=(0, 10))
 
 
 @record

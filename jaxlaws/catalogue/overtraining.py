@@ -32,7 +32,7 @@ class Coefs:
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     a: Scalar = var("weight of tokens per parameter, M", bounds=(0, inf))
     b: Scalar = var("weight of 1/M", bounds=(0, inf))
-    eta: Scalar = var("exponent of compute, C, and of M", bounds=(0, inf), start=(0.05, 0.4))
+    eta: Scalar = var("exponent of compute, C, and of M", bounds=(0, 10), start=(0.05, 0.4))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

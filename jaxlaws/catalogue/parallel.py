@@ -36,8 +36,8 @@ class Coefs:
     c1: Scalar = var("weight of the model size", unit="nat/token", bounds=(0, inf))
     c2: Scalar = var("weight of the streams", unit="nat/token", bounds=(0, inf))
     c3: Scalar = var("weight of size and streams together", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of num_params", shared=True, bounds=(0, inf))
-    beta: Scalar = var("exponent of parallel_size", shared=True, bounds=(0, inf), start=(0, 2))
+    alpha: Scalar = var("exponent of num_params", shared=True, bounds=(0, 10))
+    beta: Scalar = var("exponent of parallel_size", shared=True, bounds=(0, 10), start=(0, 2))
 
 
 @record

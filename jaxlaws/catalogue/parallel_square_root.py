@@ -16,7 +16,7 @@ class Coefs:
     A: Scalar = var("weight of the model size", unit="nat/token", bounds=(0, inf))
     B: Scalar = var("weight of the streams", unit="nat/token", bounds=(0, inf))
     C: Scalar = var("weight of size and streams together", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of num_params", shared=True, bounds=(0, inf), start=(0.1, 0.6))
+    alpha: Scalar = var("exponent of num_params", shared=True, bounds=(0, 10), start=(0.1, 0.6))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

@@ -29,14 +29,14 @@ class Coefs:
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     A: Scalar = var("weight of params", unit="nat/token", bounds=(0, inf))
     B: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of params", bounds=(0, inf), start=(0.1, 1))
-    beta: Scalar = var("exponent of tokens", bounds=(0, inf), start=(0.1, 1))
-    gamma_w: Scalar = var("bits of a weight that matter", unit="bits", bounds=(0, inf), start=(0.5, 5))
-    gamma_a: Scalar = var("bits of an activation that matter", unit="bits", bounds=(0, inf), start=(0.5, 5))
-    gamma_kv: Scalar = var("bits of a key or value that matter", unit="bits", bounds=(0, inf), start=(0.5, 5))
-    n_w: Scalar = var("gamma_w that a weight needs to begin with", bounds=(0, inf), start=(0, 1))
-    n_a: Scalar = var("gamma_a that an activation needs to begin with", bounds=(0, inf), start=(0, 1))
-    n_kv: Scalar = var("gamma_kv that a key or value needs to begin with", bounds=(0, inf), start=(0, 1))
+    alpha: Scalar = var("exponent of params", bounds=(0, 10), start=(0.1, 1))
+    beta: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.1, 1))
+    gamma_w: Scalar = var("bits of a weight that matter", unit="bits", bounds=(0.05, 100), start=(0.5, 5))
+    gamma_a: Scalar = var("bits of an activation that matter", unit="bits", bounds=(0.05, 100), start=(0.5, 5))
+    gamma_kv: Scalar = var("bits of a key or value that matter", unit="bits", bounds=(0.05, 100), start=(0.5, 5))
+    n_w: Scalar = var("gamma_w that a weight needs to begin with", bounds=(0, 100), start=(0, 1))
+    n_a: Scalar = var("gamma_a that an activation needs to begin with", bounds=(0, 100), start=(0, 1))
+    n_kv: Scalar = var("gamma_kv that a key or value needs to begin with", bounds=(0, 100), start=(0, 1))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

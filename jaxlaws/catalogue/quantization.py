@@ -24,9 +24,9 @@ class Coefs:
     """Coefficients of the law."""
 
     C: Scalar = var("weight of the penalty", unit="nat/token", bounds=(0, inf))
-    gamma_D: Scalar = var("exponent of tokens", bounds=(0, inf), start=(0.1, 1))
-    gamma_N: Scalar = var("exponent of params", bounds=(0, inf), start=(0.1, 1))
-    gamma: Scalar = var("bits that lessen the penalty by a factor of e", unit="bits", bounds=(0, inf), start=(0.2, 2))
+    gamma_D: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.1, 1))
+    gamma_N: Scalar = var("exponent of params", bounds=(0, 10), start=(0.1, 1))
+    gamma: Scalar = var("bits that lessen the penalty by a factor of e", unit="bits", bounds=(0, 100), start=(0.2, 2))
 
 
 @record

@@ -1,6 +1,5 @@
 """Loss of a routed language model from its dense parameters and its experts, after a fixed number of tokens."""
 
-from math import inf
 from math import log as ln
 
 import jax.numpy as jnp
@@ -25,12 +24,12 @@ class Inputs:
 class Coefs:
     """Coefficients of the law, which is in base-10 logarithms."""
 
-    a: Scalar = var("exponent of params", start=(-0.2, 0))
-    b: Scalar = var("exponent of experts", start=(-0.3, 0))
+    a: Scalar = var("exponent of params", bounds=(-10, 10), start=(-0.2, 0))
+    b: Scalar = var("exponent of experts", bounds=(-10, 10), start=(-0.3, 0))
     c: Scalar = var("change of both exponents with the log10 of the other")
     d: Scalar = var("log10 of the loss of one parameter", unit="log10(nat/token)")
-    E_start: Scalar = var("experts that begin to count", unit="experts", bounds=(1, inf), start=(1, 10))
-    E_max: Scalar = var("experts that count at most", unit="experts", bounds=(1, inf), start=(100, 1000))
+    E_start: Scalar = var("experts that begin to count", unit="experts", bounds=(1, 20), start=(1, 10))
+    E_max: Scalar = var("experts that count at most", unit="experts", bounds=(30, 1e6), start=(100, 1000))
 
 
 @record

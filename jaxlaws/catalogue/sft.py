@@ -21,7 +21,7 @@ class Coefs:
 
     L_inf: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     A: Scalar = var("loss above it after one example", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of sft_data_size", bounds=(0, inf))
+    alpha: Scalar = var("exponent of sft_data_size", bounds=(0, 10))
 
 
 @record

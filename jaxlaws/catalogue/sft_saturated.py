@@ -16,7 +16,7 @@ class Coefs:
 
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     A: Scalar = var("loss above it without fine-tuning", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of many examples", bounds=(0, inf), start=(0.1, 1))
+    alpha: Scalar = var("exponent of many examples", bounds=(0, 10), start=(0.1, 1))
     log_n0: Scalar = var("log of the examples that halve A", bounds=(ln(100), ln(1e7)), start=(ln(1e3), ln(1e6)))
 
 

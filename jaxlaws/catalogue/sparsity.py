@@ -27,11 +27,11 @@ class Coefs:
     b: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, inf))
     c: Scalar = var("weight of active_share", unit="nat/token", bounds=(0, inf))
     d: Scalar = var("weight of params and active_share together", unit="nat/token", bounds=(0, inf))
-    alpha: Scalar = var("exponent of params", bounds=(0, inf), start=(0.1, 1))
-    beta: Scalar = var("exponent of tokens", bounds=(0, inf), start=(0.1, 1))
+    alpha: Scalar = var("exponent of params", bounds=(0, 10), start=(0.1, 1))
+    beta: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.1, 1))
     lambda_: Scalar = var("exponent of active_share", bounds=(-5, 5), start=(-1, 1))
     delta: Scalar = var("exponent of active_share, with params", bounds=(-5, 5), start=(0, 1))
-    gamma: Scalar = var("exponent of params, with active_share", bounds=(0, inf), start=(0, 1))
+    gamma: Scalar = var("exponent of params, with active_share", bounds=(0, 10), start=(0, 1))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

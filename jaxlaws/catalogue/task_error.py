@@ -20,7 +20,7 @@ class Coefs:
 
     epsilon: Scalar = var("error of a model that knows nothing", bounds=(0, 1), start=(0.5, 1))
     k: Scalar = var("weight of the loss", bounds=(0, inf))
-    gamma: Scalar = var("exponent of the loss", unit="token/nat", bounds=(0, inf), start=(0.2, 2))
+    gamma: Scalar = var("exponent of the loss", unit="token/nat", bounds=(0, 10), start=(0.2, 2))
 
 
 @record

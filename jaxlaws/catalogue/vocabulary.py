@@ -34,9 +34,9 @@ class Coefs:
     A1: Scalar = var("weight of 1e6 non_vocab_params", unit="nat/token", bounds=(0, inf))
     A2: Scalar = var("weight of 1e6 parameters of the embeddings", unit="nat/token", bounds=(0, inf))
     B: Scalar = var("weight of 1e9 tokens", unit="nat/token", bounds=(0, inf))
-    alpha1: Scalar = var("exponent of non_vocab_params", bounds=(0, inf), start=(0.1, 1))
-    alpha2: Scalar = var("exponent of the embeddings", bounds=(0, inf), start=(0.1, 1))
-    beta: Scalar = var("exponent of tokens", bounds=(0, inf), start=(0.1, 1))
+    alpha1: Scalar = var("exponent of non_vocab_params", bounds=(0, 10), start=(0.1, 1))
+    alpha2: Scalar = var("exponent of the embeddings", bounds=(0, 10), start=(0.1, 1))
+    beta: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.1, 1))
 
 
 COMPRESSION = (0.00639222, -0.15811069, 1.20470122)  # tokens per character, by the logarithm of the vocabulary

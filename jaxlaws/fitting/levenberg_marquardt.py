@@ -29,11 +29,15 @@ from jaxlaws.fitting.normal_equations import Blocks, product, products
 from jaxlaws.fitting.objectives import OBJECTIVES, Objective, is_robust
 from jaxlaws.fitting.once import once
 
-__all__ = ["TOLERANCE", "Found", "rounding_of", "search"]
+__all__ = ["SMALL", "TOLERANCE", "Found", "damped", "eased", "rounding_of", "search"]
 
 TOLERANCE = 1e-13  # of the objective, that another step would gain
 FACTOR = 3.0  # logarithm of what a step multiplies a coefficient with, at most
 ROUGHLY = 1e-9  # the same where the search is for the start of another one
+SMALL = 1e-10  # damping that leaves steps as they are
+LITTLE = 1e-2  # damping that leaves most of them as they are
+LEAST = 1e-12  # damping
+EASE = 1e-4  # of the damping that is left where there is nothing to gain with more
 
 
 class Found(NamedTuple):
@@ -74,6 +78,19 @@ class _State(NamedTuple):
     stuck: jax.Array
     steps: jax.Array
     turn: jax.Array
+
+
+def eased(ratio: jax.Array, nothing_to_gain: jax.Array) -> jax.Array:
+    """What damping is multiplied with, by the gain of a step over what was predicted (Nielsen 1999)."""
+    return jnp.where(nothing_to_gain, EASE, jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0))
+
+
+def damped(
+    damping: jax.Array, growth: jax.Array, better: jax.Array, ease: jax.Array, least: float
+) -> tuple[jax.Array, jax.Array]:
+    """The damping after a step, and what it grows with next: ever more while steps gain nothing."""
+    found = jnp.where(better, jnp.clip(damping * ease, least, 1e12), damping * growth)
+    return found, jnp.where(better, 2.0, growth * 2)
 
 
 def rounding_of(objective: Objective, measured: Any, weight: Any) -> Any:
@@ -149,21 +166,21 @@ def search(
         point = list(state.trial)
         point = settled(point) if linear else point
         new = near(point, range(count))
-        least = state.at.value + jnp.where(state.enough, tolerance * state.at.value + tiny, 0)
-        better = new.value <= least  # not for NaN
+        little = tolerance * state.at.value + tiny
+        nothing_to_gain = (state.predicted >= 0) & (state.predicted <= little)  # the ratio is then one of rounding
+        better = new.value <= state.at.value + jnp.where(nothing_to_gain, little, 0)  # not for NaN
         done = state.converged | state.stuck
         take = better & ~done
         ratio = (state.at.value - new.value) / jnp.where(state.predicted > 0, state.predicted, 1)
-        eased = state.damping * jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0)  # Nielsen 1999
-        damping = jnp.where(better, jnp.clip(eased, 1e-12, 1e12), state.damping * state.growth)
-        growth = jnp.where(better, 2.0, state.growth * 2)
+        ease = eased(ratio, nothing_to_gain)
+        damping, growth = damped(state.damping, state.growth, better, ease, LEAST)
         x = jnp.where(take, jnp.stack(point), state.x)
         at = jax.tree.map(lambda new, old: jnp.where(take, new, old), new, state.at)
         each = jnp.broadcast_to(damping, x.shape)
         each = jnp.where(jnp.asarray(form.linear)[:, None, None], 1e-12, each)
         widest = jnp.where(blocks.multiplied(x), FACTOR * jnp.abs(x), span)
         step, predicted = stepped(at, each, x, blocks, widest)
-        small = (predicted >= 0) & (damping <= 1e-2) & jnp.isfinite(at.value)
+        small = (predicted >= 0) & (damping <= jnp.where(better, SMALL, LITTLE)) & jnp.isfinite(at.value)
         enough = small & (predicted <= tolerance * at.value + tiny)
         stuck = (damping > 1e11) | ~jnp.isfinite(predicted)
         return _State(

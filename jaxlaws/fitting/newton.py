@@ -15,6 +15,7 @@ logarithms, valleys of the objective are all but straight.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,20 +25,23 @@ import numpy as np
 from jax import lax
 
 from jaxlaws.fitting.form import Form
-from jaxlaws.fitting.levenberg_marquardt import Found, rounding_of
-from jaxlaws.fitting.normal_equations import Blocks, diagonal_of, product, products
+from jaxlaws.fitting.levenberg_marquardt import SMALL, Found, damped, eased, rounding_of
+from jaxlaws.fitting.normal_equations import UNROLLED, Blocks, diagonal_of, product, products
 from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.fitting.once import once
 
 __all__ = ["refine"]
 
 MOST_BENT = 64  # pairs of coefficients; with more, second derivatives take too long to compile, and are left out
-SIGN = 14  # steps to the sign of a matrix
-ARC = (1, 1 / 4, 1 / 16)  # parts of a step that are tried
+LIFTS, SIGNS = 13, 5  # steps that double small eigenvalues on the way to the sign of a matrix, and the last ones
+ARC = (1, 1 / 4, 1 / 16, 1 / 128)  # parts of a step that are tried
+FURTHER = 8.0  # by how much longer a step is tried as well, and again after each success: valleys may be straight
+FURTHEST = 1e5  # times a step
 TOLERANCE = 1e-12  # of the objective, that another step would gain
 INNER = 16  # steps of the interior-point method, at most
 TO_BOUNDARY = 0.99
-SMALL = 1e-5  # damping that leaves steps as they are
+LITTLE = 1e-5  # damping that leaves most steps as they are
+LEAST = 1e-16  # damping
 SETTLED = 1e-10  # what may be left to gain where rounding keeps steps from gaining anything
 
 
@@ -132,43 +136,44 @@ def refine(
     def advance(state: _State) -> _State:
         robust = delta < np.inf
         new, clipped = near([*state.trial], state.force, state.turn == 0)
-        better = new.value <= state.at.value  # not for NaN
+        nothing_to_gain = state.predicted <= state.at.little  # the ratio of gains is then one of rounding
+        better = new.value <= state.at.value + jnp.where(nothing_to_gain, state.at.little, 0)  # not for NaN
         done = state.converged | state.stuck
         take = better & ~done
         ratio = (state.at.value - new.value) / jnp.where(state.predicted > 0, state.predicted, 1)
-        eased = jnp.where(state.part == 1, jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0), 1 / state.part)  # Nielsen 1999
-        eased = jnp.where(
-            state.predicted <= state.at.little, 0.1, eased
-        )  # without a gain, the ratio is one of rounding
-        damping = jnp.where(better, jnp.clip(state.damping * eased, 1e-16, 1e12), state.damping * state.growth)
-        growth = jnp.where(better, 2.0, state.growth * 2)
+        ease = eased(ratio, nothing_to_gain)
+        ease = jnp.where((state.part == 1) | nothing_to_gain, ease, 1 / state.part)
+        damping, growth = damped(state.damping, state.growth, better, ease, LEAST)
         x = jnp.where(take, state.trial, state.x)
         at = jax.tree.map(lambda new, old: jnp.where(take, new, old), new, state.at)
         kept = jnp.where(take, clipped, state.kept)
         size = blocks.totals(jnp.sum(at.jacobian * (weight * at.jacobian), 1))
-        damped = damping * size
+        diagonal = damping * size
         if robust:
-            model = _robust(at, kept, weight, damped, x, blocks, delta)
+            model = _robust(at, kept, weight, diagonal, x, blocks, delta)
         else:
-            model = _quadratic(at, weight, damped, x, blocks)
+            model = _quadratic(at, weight, diagonal, x, blocks)
         step = model.step
         # Errors bend along the step. What leads back to the errors of the model makes it an arc (Mayne and Polak 1982).
         there = objective.error(form.at([*blocks.moved(x, step)], data), measured)
         bent = jnp.where(used, there - at.error - _moved(at.jacobian, step), 0)
         pull = _gradient(at.jacobian, model.weight * jnp.where(jnp.isfinite(bent), bent, 0))
-        turn = blocks.step(model.matrix, pull, damped, x + step)
+        turn = blocks.step(model.matrix, pull, diagonal, x + step)
         turn = jnp.where(jnp.isfinite(bent).all(0), turn, 0)
-        points = jnp.stack([*(blocks.moved(x, t * step + t**2 * turn) for t in ARC), jnp.clip(x + step, *bounds)])
+        reach = jnp.where(take & (state.part > 1), jnp.minimum(state.part * FURTHER, FURTHEST), FURTHER)
+        parts = jnp.stack([*(jnp.full_like(reach, t) for t in (*ARC, 1)), reach])
+        arc = [blocks.moved(x, t * step + t**2 * turn) for t in ARC]
+        points = jnp.stack([*arc, jnp.clip(x + step, *bounds), blocks.moved(x, reach * step)])
         ahead = jax.vmap(lambda point: objective.error(form.at([*point], data), measured))(points)
         values = jax.vmap(lambda error: total(over_rows(weight * objective.of_errors(error))))(ahead)
         best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf), 0)
-        trial, force, part = points[0], model.force, jnp.ones_like(at.value)
+        trial, force, part = points[0], model.force, parts[0]
         for k in range(1, len(points)):
-            part = jnp.where(best == k, (*ARC, 1)[k], part)
+            part = jnp.where(best == k, parts[k], part)
             trial = jnp.where(best == k, points[k], trial)
             force = jnp.where(best == k, jnp.clip(jnp.where(used, ahead[k], 0), -delta, delta), force)
         predicted = model.gain
-        small = (predicted >= -at.little) & (damping <= SMALL) & jnp.isfinite(at.value)
+        small = (predicted >= -at.little) & (damping <= jnp.where(better, SMALL, LITTLE)) & jnp.isfinite(at.value)
         least = jnp.where(small, predicted, jnp.where(take, jnp.inf, state.least))
         enough = small & (predicted <= at.little)
         stuck = (damping > 1e11) | ~jnp.isfinite(predicted)
@@ -230,14 +235,19 @@ def refine(
 
 def _moved(jacobian: jax.Array, step: jax.Array) -> jax.Array:
     """What a step changes errors by, [row, block, problem]."""
-    found: jax.Array = jnp.sum(jacobian * step[:, None], 0)
-    return found
+    if len(step) > UNROLLED:
+        found: jax.Array = jnp.sum(jacobian * step[:, None], 0)
+        return found
+    moved: jax.Array = functools.reduce(jnp.add, [s * t for s, t in zip(jacobian, step, strict=True)])
+    return moved
 
 
 def _gradient(jacobian: jax.Array, force: jax.Array) -> jax.Array:
     """[number, block, problem]."""
-    found: jax.Array = jnp.sum(jacobian * force, 1)
-    return found
+    if len(jacobian) > UNROLLED:
+        found: jax.Array = jnp.sum(jacobian * force, 1)
+        return found
+    return jnp.stack([jnp.sum(slope * force, 0) for slope in jacobian])
 
 
 class _Model(NamedTuple):
@@ -298,9 +308,14 @@ def _convex(matrix: jax.Array, scale: jax.Array) -> jax.Array:
     matrix = matrix / unit
     norm = jnp.sqrt(jnp.sum(matrix**2, (0, 1)))
     norm = jnp.where(norm > 0, norm, 1)
-    sign = lax.fori_loop(0, SIGN, lambda _, x: 1.5 * x - 0.5 * times(x, times(x, x)), matrix / norm)
+
+    def nearer(turn: jax.Array, x: jax.Array) -> jax.Array:
+        slope = jnp.where(turn < LIFTS, 2, 1.5)
+        return slope * x - (slope - 1) * times(x, times(x, x))
+
+    sign = lax.fori_loop(0, LIFTS + SIGNS, nearer, matrix / norm)
     one = jnp.eye(len(matrix))[:, :, None, None]
-    found = times(matrix, sign) + norm * 1.5**-SIGN * (one - times(sign, sign))
+    found = times(matrix, sign) + norm * 2.0**-LIFTS * (one - times(sign, sign))
     return (found + jnp.swapaxes(found, 0, 1)) / 2 * unit
 
 

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxlaws.optimize.interior_point import symmetric_solution
 
-__all__ = ["Blocks", "diagonal_of", "product", "products"]
+__all__ = ["UNROLLED", "Blocks", "diagonal_of", "product", "products"]
 
 UNROLLED = 5  # coefficients; sums over the rows for more of them are not written out, which takes less to compile
 LARGEST = 200.0  # logarithm of what a step multiplies a coefficient with

@@ -22,6 +22,7 @@ from jaxlaws.programs import ONE_LOOP, QUICK, Program, roomy
 __all__ = ["by_rows", "rounding", "solve_all", "spread"]
 
 CHUNK = 1 << 13  # rows times problems that are solved together: few wait for the one that takes longest
+FEW = 32  # problems, at most, where their steps take other numbers of turns, too
 DAMPING = 1e-3  # of the first step
 EXACT = 1e-13  # relative errors that rounding leaves
 FEW_ROWS = 1 << 10  # of which rounding leaves no more in one sum than in the terms
@@ -225,6 +226,7 @@ def _in_rounds(
     blocks, total = x.shape[1:]
     one = 1 if form.shared else blocks
     room = max(1, CHUNK // (measured.shape[-1] * blocks))
+    room = min(room, FEW) if phase == "refine" and is_robust(form.objective) else room
     length = roomy(min(room, total))
     if found is None:
         state = Found(
