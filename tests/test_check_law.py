@@ -119,7 +119,7 @@ SAID = {
     "text for a number": (with_coefs(LAW.coefs, E="1.7"), "E of group 'hoffmann2022' must hold numbers"),
     "out of bounds": (
         with_coefs(LAW.coefs, alpha=-0.5),
-        "alpha of group 'hoffmann2022' is -0.5, not within its bounds 0 to inf",
+        "alpha of group 'hoffmann2022' is -0.5, not within its bounds 0 to 10",
     ),
     "shared and not the same": (
         with_coefs(with_var(LAW.coefs, "E", shared=True)),

@@ -31,13 +31,13 @@ class Coefs:
     C_bsz: Scalar = var("curvature in log bsz", unit="nat/token", bounds=(0, inf))
     alpha: Scalar = var("exponent of non_embedding_param_size", bounds=(0, 10), start=(0.05, 0.4))
     beta: Scalar = var("exponent of data_size", bounds=(0, 10), start=(0.1, 0.6))
-    kappa: Scalar = var("exponent of data_size in the curvatures", bounds=(-10, 10), start=(0, 0.5))
-    tilt: Scalar = var("how much more a high lr costs than a low one", bounds=(-10, 10), start=(0, 0.5))
-    log_lr: Scalar = var("log of the best lr, in 1e-3", start=(0, 1))
-    lr_params: Scalar = var("exponent of non_embedding_param_size in the best lr", bounds=(-10, 10), start=(-1, 0))
-    lr_data: Scalar = var("exponent of data_size in the best lr", bounds=(-10, 10), start=(0, 0.5))
-    log_bsz: Scalar = var("log of the best bsz, in 1e2", start=(0.5, 2))
-    bsz_data: Scalar = var("exponent of data_size in the best bsz", bounds=(-10, 10), start=(0.2, 0.8))
+    kappa: Scalar = var("exponent of data_size in the curvatures", bounds=(-2, 2), start=(0, 0.5))
+    tilt: Scalar = var("how much more a high lr costs than a low one", bounds=(-2, 2), start=(0, 0.5))
+    log_lr: Scalar = var("log of the best lr, in 1e-3", bounds=(-10, 10), start=(0, 1))
+    lr_params: Scalar = var("exponent of non_embedding_param_size in the best lr", bounds=(-3, 3), start=(-1, 0))
+    lr_data: Scalar = var("exponent of data_size in the best lr", bounds=(-3, 3), start=(0, 0.5))
+    log_bsz: Scalar = var("log of the best bsz, in 1e2", bounds=(-10, 10), start=(0.5, 2))
+    bsz_data: Scalar = var("exponent of data_size in the best bsz", bounds=(-3, 3), start=(0.2, 0.8))
 
 
 @record

@@ -34,9 +34,9 @@ class Coefs:
     gamma_w: Scalar = var("bits of a weight that matter", unit="bits", bounds=(0.05, 100), start=(0.5, 5))
     gamma_a: Scalar = var("bits of an activation that matter", unit="bits", bounds=(0.05, 100), start=(0.5, 5))
     gamma_kv: Scalar = var("bits of a key or value that matter", unit="bits", bounds=(0.05, 100), start=(0.5, 5))
-    n_w: Scalar = var("gamma_w that a weight needs to begin with", bounds=(0, 100), start=(0, 1))
-    n_a: Scalar = var("gamma_a that an activation needs to begin with", bounds=(0, 100), start=(0, 1))
-    n_kv: Scalar = var("gamma_kv that a key or value needs to begin with", bounds=(0, 100), start=(0, 1))
+    n_w: Scalar = var("gamma_w that a weight needs to begin with", bounds=(0, 10), start=(0, 1))
+    n_a: Scalar = var("gamma_a that an activation needs to begin with", bounds=(0, 10), start=(0, 1))
+    n_kv: Scalar = var("gamma_kv that a key or value needs to begin with", bounds=(0, 10), start=(0, 1))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.scipy.special import betainc
 
 from jaxlaws.arguments import check_law, setting
-from jaxlaws.fitting.form import Form, form_of
+from jaxlaws.fitting.form import Form, form_of, linear_fields
 from jaxlaws.fitting.levenberg_marquardt import Found
 from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.fitting.runs import Runs, read_runs
@@ -195,9 +195,9 @@ def fit(
         shared: Names of coefficients that have one value for all groups; by default those of the law.
         fixed: Values of coefficients that are not fitted.
         bounds: Least and largest value of a coefficient, None for no bound, in place of those of the law.
-        starts: How many starts the search has, by default 64, or 16 where it has only one coefficient to look for; or
-            the starts themselves: values of the coefficients that the law is not linear in, each an array with the
-            starts first (others are allowed, and not used).
+        starts: How many starts the search has, by default 64; 16 where it has only one coefficient to look for, and 256
+            where it has more than ten; or the starts themselves: values of the coefficients that the law is not linear
+            in, each an array with the starts first (others are allowed, and not used).
         seed: Another seed gives other starts.
 
     Returns:
@@ -319,7 +319,8 @@ def _starts(form: Form, groups: int, starts: int | Mapping[str, Any] | None, see
     """The starts, [number, group, part, start]."""
     if not isinstance(starts, Mapping):
         if starts is None:
-            starts = 64 if len(form.linear) - sum(form.linear) > 1 else 16
+            nonlinear = len(form.shapes) - sum(name in linear_fields(form.law) for name, _ in form.shapes)
+            starts = 256 if nonlinear > 10 else 64 if len(form.linear) - sum(form.linear) > 1 else 16
         if starts < 1:
             raise ValueError(f"there must be at least one start, not {starts}")
         ranges = {v.name: v.start for v in variables(form.law.coefs)}

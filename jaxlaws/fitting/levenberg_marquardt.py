@@ -167,7 +167,7 @@ def search(
         point = settled(point) if linear else point
         new = near(point, range(count))
         little = tolerance * state.at.value + tiny
-        nothing_to_gain = (state.predicted >= 0) & (state.predicted <= little)  # the ratio is then one of rounding
+        nothing_to_gain = jnp.abs(state.predicted) <= little  # the ratio of gains is then one of rounding
         better = new.value <= state.at.value + jnp.where(nothing_to_gain, little, 0)  # not for NaN
         done = state.converged | state.stuck
         take = better & ~done
@@ -180,8 +180,8 @@ def search(
         each = jnp.where(jnp.asarray(form.linear)[:, None, None], 1e-12, each)
         widest = jnp.where(blocks.multiplied(x), FACTOR * jnp.abs(x), span)
         step, predicted = stepped(at, each, x, blocks, widest)
-        small = (predicted >= 0) & (damping <= jnp.where(better, SMALL, LITTLE)) & jnp.isfinite(at.value)
-        enough = small & (predicted <= tolerance * at.value + tiny)
+        small = (damping <= jnp.where(better, SMALL, LITTLE)) & jnp.isfinite(at.value)
+        enough = small & (jnp.abs(predicted) <= tolerance * at.value + tiny)
         stuck = (damping > 1e11) | ~jnp.isfinite(predicted)
         return _State(
             x=x,

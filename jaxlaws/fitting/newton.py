@@ -136,7 +136,7 @@ def refine(
     def advance(state: _State) -> _State:
         robust = delta < np.inf
         new, clipped = near([*state.trial], state.force, state.turn == 0)
-        nothing_to_gain = state.predicted <= state.at.little  # the ratio of gains is then one of rounding
+        nothing_to_gain = jnp.abs(state.predicted) <= state.at.little  # the ratio of gains is then one of rounding
         better = new.value <= state.at.value + jnp.where(nothing_to_gain, state.at.little, 0)  # not for NaN
         done = state.converged | state.stuck
         take = better & ~done
