@@ -115,8 +115,8 @@ class Problem:
             except (ValueError, np.linalg.LinAlgError):  # numbers beyond all bounds on the way
                 return best
             less = float(self.value(found))
-            if not less < best * (1 - 1e-13) and attempt > 2:
-                break
+            if not less < best * (1 - 1e-11) and (attempt > 0 or not self.robust):
+                return min(less, best)
             x, best = (found, less) if less < best else (x, best)
         return best
 
@@ -135,7 +135,7 @@ class Problem:
             ftol=1e-15,
             xtol=1e-15,
             gtol=1e-15,
-            max_nfev=2000,
+            max_nfev=500,
         ).x
 
     def robust_step(self, x, attempt):
@@ -159,10 +159,10 @@ class Problem:
 
         zero = np.zeros(turn.shape[1])
         if inside and attempt % 2 == 0:
-            found = minimize(function, zero, jac=True, method="BFGS", options={"maxiter": 2000, "gtol": 1e-16})
+            found = minimize(function, zero, jac=True, method="BFGS", options={"maxiter": 500, "gtol": 1e-16})
             return x + turn @ found.x
         bounds = list(zip((self.low - x) * scale, (self.high - x) * scale, strict=True))
-        options = {"maxiter": 2000, "maxfun": 8000, "maxcor": 40, "ftol": 1e-16, "gtol": 1e-14}
+        options = {"maxiter": 500, "maxfun": 2000, "maxcor": 40, "ftol": 1e-16, "gtol": 1e-14}
         found = minimize(function, zero, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         return np.clip(x + turn @ found.x, self.low, self.high)
 

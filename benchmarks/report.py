@@ -673,6 +673,73 @@ def fit(m: Measured) -> str:
     )
 
 
+def minima(m: Measured) -> str:
+    """The section about the minima of fits."""
+    objectives = ("squared", "relative", "huber_log")
+    sizes = [str(size) for size in m.values.get("size", ())]
+
+    def count(name: str, benchmark: str, *cases: tuple[str, str]) -> float:
+        """A figure, summed over laws and objectives."""
+        return sum(value for case in cases if not math.isnan(value := m.figure(name, benchmark, *case)))
+
+    def share(benchmark: str, *names: str) -> dict[str, float]:
+        """Of the fits of each objective, those that some figures count."""
+        found = {}
+        for objective in objectives:
+            cases = [(law, objective) for law in m.values.get("law", ())]
+            fits = count("fits", benchmark, *cases)
+            if fits:
+                found[objective] = sum(count(name, benchmark, *cases) for name in names) / fits
+        return found
+
+    def missed(benchmark: str) -> dict[str, float]:
+        return {objective: 1 - there for objective, there in share(benchmark, "at the minimum").items()}
+
+    def row(benchmark: str, law: str) -> list[str]:
+        def cell(name: str, objective: str) -> str:
+            fits = count("fits", benchmark, (law, objective))
+            return f"{count(name, benchmark, (law, objective)):.0f} of {fits:.0f}" if fits else ""
+
+        wrong = [
+            count(name, benchmark, *((law, objective) for objective in objectives))
+            for name in ("only said to be", "not said to be")
+        ]
+        return [
+            law + (" (real runs)" if benchmark == "real_runs" else ""),
+            *(cell("at the minimum", objective) for objective in objectives),
+            *(f"{number:.0f}" for number in wrong),
+        ]
+
+    rows = [
+        row(benchmark, law)
+        for benchmark in ("made_up_runs", "real_runs")
+        for law in sorted(m.values.get("law", ()))
+        if share(benchmark, "fits") and count("fits", benchmark, *((law, objective) for objective in objectives))
+    ]
+    drawn = {f"noise {size}": 1 - m.figure("draws converged", "draws", size) for size in sizes}
+    wrongly = "only said to be", "not said to be"
+    return section(
+        "Minima of fits",
+        [
+            "Fits of each law, for each objective, to 16, 40, 50, 100 and 500 runs that are made of it with errors of",
+            "1, .2, .5, 3 and 1 %, the third with one run that diverged, and fits of four laws to seven tables of real",
+            "runs. A fit is at its minimum if its objective is within 1e-9 of the best that SciPy finds from there,",
+            "from the coefficients that the runs are made of, and from near both. It is to say that it converged if it",
+            "is at its minimum, and only then. Draws are fits to runs that are drawn again, of grids of 4 sizes and 4",
+            "lengths, by Huber's objective. [`bench_minima.py`](bench_minima.py) has the details.",
+        ],
+        [
+            Goal("made-up runs: share not at the minimum", 1e-3, "", missed("made_up_runs"), most=True),
+            Goal("made-up runs: share that says otherwise", 1e-3, "", share("made_up_runs", *wrongly), most=True),
+            Goal("real runs: share not at the minimum", 1e-3, "", missed("real_runs"), most=True),
+            Goal("real runs: share that says otherwise", 1e-3, "", share("real_runs", *wrongly), most=True),
+            Goal("draws: share that does not converge", 5e-3, "", drawn, most=True),
+        ],
+        "Fits at their minimum, and how many say that they converged and are not there, or are there and do not.",
+        table(["", *objectives, "not there", "not said"], rows),
+    )
+
+
 SECTIONS = {
     "allocation": Section(
         (
@@ -689,6 +756,14 @@ SECTIONS = {
         ),
         (Step("fits", "bench_fit.py", "--problems 1000 --seconds 0.02", in_turn=True),),
         fit,
+    ),
+    "minima": Section(
+        (
+            Step("minima of squares", "bench_minima.py", "--problems 2000", "not huber and not draws"),
+            Step("robust minima", "bench_minima.py", "--problems 2000", "huber or draws"),
+        ),
+        (),
+        minima,
     ),
     "mixture": Section(
         (

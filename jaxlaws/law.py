@@ -139,6 +139,7 @@ def var(
         integer: Whether only whole numbers make sense, though the law takes any.
         shared: A coefficient that has one value for all groups.
         bounds: Between which values a fit keeps a coefficient, and a search an input for which it is given no bounds.
+            A fit has a minimum, whatever the runs, if exponents and other nonlinear coefficients have finite ones.
         start: Between which values a fit starts to look for a coefficient. Those that the law is linear in need none.
 
     Returns:

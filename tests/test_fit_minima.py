@@ -177,3 +177,57 @@ def test_shares_count_starts_that_converged():
     fit = jl.fit(CHINCHILLA, grids(0.01, 1), objective="huber_log")
     assert fit.converged["0"]
     assert fit.share["0"] > 0.9
+
+
+def made(name, rows, noise, seeds):
+    """Runs of a law with errors, a group for each seed."""
+    law, tables = jl.laws[name], []
+    coefs = next(iter(testing.groups_of(law).values()))
+    for seed in seeds:
+        random = np.random.default_rng([seed, rows])
+        columns = testing.sample(law, rows, seed=seed)
+        output = np.asarray(law(coefs, from_columns(law, list(columns.values())))).reshape(rows, -1)
+        output = output * np.exp(noise * random.normal(size=output.shape))
+        tables.append(columns | dict(zip(law.output_columns, output.T, strict=True)))
+    table = {column: np.concatenate([one[column] for one in tables]) for column in tables[0]}
+    return law, table | {"group": np.repeat(np.array([*seeds]).astype(str), rows)}
+
+
+def test_made_up_groups_report_what_they_return():
+    random = np.random.default_rng(0)
+    size, sets = np.tile(np.geomspace(200, 4e5, 14), 200), 200
+    limit, weight, exponent = (np.repeat(random.uniform(*ends, sets), 14) for ends in ((0, 3), (1, 10), (0.05, 0.6)))
+    loss = (limit + weight * size**-exponent) * np.exp(0.01 * random.normal(size=size.shape))
+    group = np.repeat(np.arange(sets).astype(str), 14)
+    fit = jl.fit(jl.laws["sft"], {"sft_data_size": size, "sft_loss": loss, "group": group}, objective="huber_log")
+    assert all(fit.converged.values())
+    for name, c in fit.coefs.items():
+        mine = group == name
+        value = of_errors(np.log((c.L_inf + c.A * size[mine] ** -c.alpha) / loss[mine]), "huber_log").sum()
+        assert fit.value[name] == pytest.approx(value, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "rows", "noise", "seeds"),
+    [
+        ("data_mixing", "squared", 16, 0.01, range(4)),  # at whose minima steps gain as little as rounding changes
+        ("broken_power", "huber_log", 100, 0.03, [2]),  # along a valley that is straight
+        ("data_constrained", "squared", 100, 0.03, [1]),  # of exponents towards 0, weights towards infinity
+    ],
+)
+def test_difficult_fits_converge(name, objective, rows, noise, seeds):
+    law, table = made(name, rows, noise, seeds)
+    fit = jl.fit(law, table, objective=objective, shared=())
+    assert all(fit.converged.values())
+    for group in fit.coefs:
+        near = {v.name: np.asarray(getattr(fit.coefs[group], v.name))[None] for v in jl.variables(law.coefs)}
+        runs = {column: values[table["group"] == group] for column, values in table.items() if column != "group"}
+        again = jl.fit(law, runs, objective=objective, shared=(), starts=near)
+        assert again.value["all_data"] >= fit.value[group] * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("name", jl.laws)
+def test_exponents_have_bounds_without_which_a_fit_may_have_no_minimum(name):
+    for v in jl.variables(jl.laws[name].coefs):
+        if v.description.startswith("exponent"):
+            assert np.isfinite(v.bounds).all(), v.name

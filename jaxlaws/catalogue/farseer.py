@@ -27,13 +27,13 @@ class Coefs:
 
     s: Scalar = var("weight of params in the loss at infinite tokens", bounds=(-inf, 0), start=(-1, -0.01))
     q: Scalar = var("exponent of params in the loss at infinite tokens", bounds=(0.02, 1), start=(0.05, 0.3))
-    S: Scalar = var("offset of the loss at infinite tokens", start=(-1, 1))
+    S: Scalar = var("offset of the loss at infinite tokens", bounds=(-100, 100), start=(-1, 1))
     B: Scalar = var("weight of params in the weight of tokens", bounds=(0, inf), start=(10, 1000))
     b: Scalar = var("exponent of params in the weight of tokens", bounds=(-1, -0.02), start=(-0.3, -0.05))
-    Q: Scalar = var("offset of the weight of tokens", start=(-3, 3))
+    Q: Scalar = var("offset of the weight of tokens", bounds=(-100, 100), start=(-3, 3))
     A: Scalar = var("weight of params in the exponent of tokens", bounds=(-inf, 0), start=(-10, -0.1))
     a: Scalar = var("exponent of params in the exponent of tokens", bounds=(0.02, 1), start=(0.02, 0.2))
-    E: Scalar = var("offset of the exponent of tokens", start=(0, 5))
+    E: Scalar = var("offset of the exponent of tokens", bounds=(-100, 100), start=(0, 5))
 
 
 @record

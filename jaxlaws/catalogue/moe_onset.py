@@ -15,7 +15,7 @@ class Coefs:
     A: Scalar = var("weight of the power law", unit="nat/token", bounds=(0, inf))
     alpha: Scalar = var("exponent of dense_parameter_count", bounds=(0, 10), start=(0.1, 0.6))
     beta: Scalar = var("exponent of many experts", bounds=(0, 10), start=(0.05, 0.5))
-    e0: Scalar = var("experts that the dense model is worth", unit="experts", bounds=(0, inf), start=(0, 30))
+    e0: Scalar = var("experts that the dense model is worth", unit="experts", bounds=(0, 1e4), start=(0, 30))
 
 
 def loss(c: Coefs, x: Inputs) -> Scalar:

@@ -41,9 +41,9 @@ class Coefs:
     alpha: Scalar = var("exponent of non_vocab_parameters", bounds=(0, 10), start=(0.1, 0.6))
     rho: Scalar = var("exponent of vocab_size, whose tokens say more", bounds=(0, 10), start=(0, 0.2))
     beta: Scalar = var("exponent of num_characters", bounds=(0, 10), start=(0.2, 1))
-    h: Scalar = var("log of how many times the text counts, at 10000 tokens", bounds=(0, inf), start=(0, 2))
-    s: Scalar = var("steepness of the step", bounds=(0, inf), start=(3, 9))
-    log_c0: Scalar = var("log of the text at the step, in 1e10 characters", start=(-2, 0.5))
+    h: Scalar = var("log of how many times the text counts, at 10000 tokens", bounds=(0, 20), start=(0, 2))
+    s: Scalar = var("steepness of the step", bounds=(0, 100), start=(3, 9))
+    log_c0: Scalar = var("log of the text at the step, in 1e10 characters", bounds=(-10, 10), start=(-2, 0.5))
 
 
 @record
