@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 import jaxlaws as jl
 from jaxlaws import testing
 from jaxlaws.columns import from_columns
+from jaxlaws.fitting.form import linear_fields
 
 CHINCHILLA = jl.laws["chinchilla"]
 SHARED = Path(__file__).parents[2] / "shared"
@@ -227,7 +228,16 @@ def test_difficult_fits_converge(name, objective, rows, noise, seeds):
 
 
 @pytest.mark.parametrize("name", jl.laws)
-def test_exponents_have_bounds_without_which_a_fit_may_have_no_minimum(name):
+def test_nonlinear_coefficients_have_bounds_without_which_a_fit_may_have_no_minimum(name):
+    linear = linear_fields(jl.laws[name])
     for v in jl.variables(jl.laws[name].coefs):
-        if v.description.startswith("exponent"):
+        wide = v.start[0] > 0 and v.start[1] >= 50 * v.start[0]
+        if v.name not in linear and (wide or v.description.startswith("exponent")):
             assert np.isfinite(v.bounds).all(), v.name
+
+
+def test_a_power_that_nothing_follows_ends_within_numbers():
+    fit = jl.fit(jl.laws["kaplan"], given("cases/outlier20.csv"), objective="squared")
+    assert fit.converged["all_data"]
+    assert fit.share["all_data"] > 0.1
+    assert fit.value["all_data"] == pytest.approx(20.035974248, rel=1e-9)  # as from `least_squares` of SciPy

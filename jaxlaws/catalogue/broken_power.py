@@ -1,7 +1,5 @@
 """A power law that turns into another one: of any quantity, by any other."""
 
-from math import inf
-
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import power
 
@@ -21,7 +19,7 @@ class Coefs:
     b: Scalar = var("weight of the power law", unit="as y")
     c0: Scalar = var("exponent of x before the break", bounds=(-10, 10), start=(0, 1))
     c1: Scalar = var("exponent that the break adds", bounds=(-10, 10), start=(-1, 1))
-    d1: Scalar = var("where the break is", unit="as x", bounds=(0, inf), start=(1e3, 1e9))
+    d1: Scalar = var("where the break is", unit="as x", bounds=(0, 1e100), start=(1e3, 1e9))
     f1: Scalar = var("how gradual it is", bounds=(0.02, 10), start=(0.1, 3))
 
 

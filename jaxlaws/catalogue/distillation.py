@@ -28,13 +28,13 @@ class Coefs:
     """Coefficients of the law; the first six are those of skaling, for the student without a teacher."""
 
     E: Scalar = var("irreducible loss without a teacher", unit="nat/token", bounds=(0, inf))
-    A: Scalar = var("weight of params without a teacher", bounds=(0, inf), start=(1e2, 1e5))
-    B: Scalar = var("weight of tokens without a teacher", bounds=(0, inf), start=(1e2, 1e5))
+    A: Scalar = var("weight of params without a teacher", bounds=(0, 1e100), start=(1e2, 1e5))
+    B: Scalar = var("weight of tokens without a teacher", bounds=(0, 1e100), start=(1e2, 1e5))
     alpha: Scalar = var("exponent of params without a teacher", bounds=(0, 10), start=(0.1, 1))
     beta: Scalar = var("exponent of tokens without a teacher", bounds=(0, 10), start=(0.1, 1))
     k: Scalar = var("exponent of the sum without a teacher", bounds=(0, 10), start=(0.2, 1.5))
-    A_S: Scalar = var("weight of params", bounds=(0, inf), start=(1e2, 1e5))
-    B_S: Scalar = var("weight of tokens", bounds=(0, inf), start=(1e2, 1e5))
+    A_S: Scalar = var("weight of params", bounds=(0, 1e100), start=(1e2, 1e5))
+    B_S: Scalar = var("weight of tokens", bounds=(0, 1e100), start=(1e2, 1e5))
     alpha_S: Scalar = var("exponent of params", bounds=(0, 10), start=(0.1, 1))
     beta_S: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.1, 1))
     k_S: Scalar = var("exponent of the sum", bounds=(0, 10), start=(0.2, 1.5))

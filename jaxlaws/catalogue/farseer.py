@@ -1,7 +1,5 @@
 """Loss of a dense language model from its parameters and tokens, whose exponent depends on the parameters."""
 
-from math import inf
-
 import jax.numpy as jnp
 
 from jaxlaws.law import Law, Scalar, Source, record, var
@@ -25,13 +23,13 @@ class Inputs:
 class Coefs:
     """Coefficients of the law."""
 
-    s: Scalar = var("weight of params in the loss at infinite tokens", bounds=(-inf, 0), start=(-1, -0.01))
+    s: Scalar = var("weight of params in the loss at infinite tokens", bounds=(-1e100, 0), start=(-1, -0.01))
     q: Scalar = var("exponent of params in the loss at infinite tokens", bounds=(0.02, 1), start=(0.05, 0.3))
     S: Scalar = var("offset of the loss at infinite tokens", bounds=(-100, 100), start=(-1, 1))
-    B: Scalar = var("weight of params in the weight of tokens", bounds=(0, inf), start=(10, 1000))
+    B: Scalar = var("weight of params in the weight of tokens", bounds=(0, 1e100), start=(10, 1000))
     b: Scalar = var("exponent of params in the weight of tokens", bounds=(-1, -0.02), start=(-0.3, -0.05))
     Q: Scalar = var("offset of the weight of tokens", bounds=(-100, 100), start=(-3, 3))
-    A: Scalar = var("weight of params in the exponent of tokens", bounds=(-inf, 0), start=(-10, -0.1))
+    A: Scalar = var("weight of params in the exponent of tokens", bounds=(-1e100, 0), start=(-10, -0.1))
     a: Scalar = var("exponent of params in the exponent of tokens", bounds=(0.02, 1), start=(0.02, 0.2))
     E: Scalar = var("offset of the exponent of tokens", bounds=(-100, 100), start=(0, 5))
 

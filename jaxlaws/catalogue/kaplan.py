@@ -1,7 +1,5 @@
 """Loss of a dense language model from its parameters without embeddings and its tokens, without an irreducible part."""
 
-from math import inf
-
 from jaxlaws.catalogue.chinchilla import Outputs
 from jaxlaws.law import Law, Scalar, Source, record, var
 from jaxlaws.numerics import power
@@ -21,8 +19,8 @@ class Inputs:
 class Coefs:
     """Coefficients of the law."""
 
-    N_c: Scalar = var("scale of params", unit="parameters", bounds=(0, inf), start=(1e3, 1e17))
-    D_c: Scalar = var("scale of tokens", unit="tokens", bounds=(0, inf), start=(1e3, 1e17))
+    N_c: Scalar = var("scale of params", unit="parameters", bounds=(0, 1e100), start=(1e3, 1e17))
+    D_c: Scalar = var("scale of tokens", unit="tokens", bounds=(0, 1e100), start=(1e3, 1e17))
     alpha_N: Scalar = var("exponent of params", bounds=(0, 10), start=(0.02, 0.5))
     alpha_D: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.02, 0.5))
 

@@ -22,7 +22,7 @@ class Coefs:
     """Coefficients of the law."""
 
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
-    A: Scalar = var("scale of num_params", unit="parameters", bounds=(0, inf), start=(1e6, 1e10))
+    A: Scalar = var("scale of num_params", unit="parameters", bounds=(0, 1e100), start=(1e6, 1e10))
     alpha: Scalar = var("exponent of num_params", bounds=(0, 10), start=(0.05, 0.6))
     k: Scalar = var("gain of the streams", bounds=(0, 100), start=(0.05, 1))
 

@@ -13,7 +13,7 @@ class Coefs:
 
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
     B: Scalar = var("weight of the examples", unit="nat/token", bounds=(0, inf))
-    D_l: Scalar = var("what pre-training is worth, in examples to the power of beta", bounds=(0, inf), start=(1, 1e3))
+    D_l: Scalar = var("what pre-training is worth, in examples to the power of beta", bounds=(0, 1e100), start=(1, 1e3))
     beta: Scalar = var("exponent of examples", bounds=(0, 10), start=(0.1, 1))
 
 

@@ -27,8 +27,8 @@ class Coefs:
     """Coefficients of the law."""
 
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
-    A: Scalar = var("weight of params", unit="nat/token", bounds=(0, inf), start=(50, 5e3))
-    B: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, inf), start=(50, 5e4))
+    A: Scalar = var("weight of params", unit="nat/token", bounds=(0, 1e100), start=(50, 5e3))
+    B: Scalar = var("weight of tokens", unit="nat/token", bounds=(0, 1e100), start=(50, 5e4))
     alpha: Scalar = var("exponent of params", bounds=(0, 10), start=(0.1, 0.8))
     beta: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.1, 0.8))
     R_D: Scalar = var("repeats after which tokens are worth little", bounds=(0.1, 1e4), start=(1, 50))

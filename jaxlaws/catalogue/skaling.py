@@ -22,8 +22,8 @@ class Coefs:
     """Coefficients of the law."""
 
     E: Scalar = var("irreducible loss", unit="nat/token", bounds=(0, inf))
-    A: Scalar = var("weight of params", bounds=(0, inf), start=(1e2, 1e5))
-    B: Scalar = var("weight of tokens", bounds=(0, inf), start=(1e2, 1e5))
+    A: Scalar = var("weight of params", bounds=(0, 1e100), start=(1e2, 1e5))
+    B: Scalar = var("weight of tokens", bounds=(0, 1e100), start=(1e2, 1e5))
     alpha: Scalar = var("exponent of params", bounds=(0, 10), start=(0.1, 1))
     beta: Scalar = var("exponent of tokens", bounds=(0, 10), start=(0.1, 1))
     k: Scalar = var("exponent of the sum", bounds=(0, 10), start=(0.2, 1.5))
