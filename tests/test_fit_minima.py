@@ -213,6 +213,7 @@ def test_made_up_groups_report_what_they_return():
     [
         ("data_mixing", "squared", 16, 0.01, range(4)),  # at whose minima steps gain as little as rounding changes
         ("broken_power", "huber_log", 100, 0.03, [2]),  # along a valley that is straight
+        ("mixture_power", "relative", 100, 0.03, range(2)),
         ("data_constrained", "squared", 100, 0.03, [1]),  # of exponents towards 0, weights towards infinity
     ],
 )
