@@ -676,6 +676,7 @@ def fit(m: Measured) -> str:
 def minima(m: Measured) -> str:
     """The section about the minima of fits."""
     objectives = ("squared", "relative", "huber_log")
+    wrongly = ("only said to be", "not said to be")
     sizes = [str(size) for size in m.values.get("size", ())]
 
     def count(name: str, benchmark: str, *cases: tuple[str, str]) -> float:
@@ -700,10 +701,7 @@ def minima(m: Measured) -> str:
             fits = count("fits", benchmark, (law, objective))
             return f"{count(name, benchmark, (law, objective)):.0f} of {fits:.0f}" if fits else ""
 
-        wrong = [
-            count(name, benchmark, *((law, objective) for objective in objectives))
-            for name in ("only said to be", "not said to be")
-        ]
+        wrong = [count(name, benchmark, *((law, objective) for objective in objectives)) for name in wrongly]
         return [
             law + (" (real runs)" if benchmark == "real_runs" else ""),
             *(cell("at the minimum", objective) for objective in objectives),
@@ -717,7 +715,6 @@ def minima(m: Measured) -> str:
         if share(benchmark, "fits") and count("fits", benchmark, *((law, objective) for objective in objectives))
     ]
     drawn = {f"noise {size}": 1 - m.figure("draws converged", "draws", size) for size in sizes}
-    wrongly = "only said to be", "not said to be"
     return section(
         "Minima of fits",
         [
