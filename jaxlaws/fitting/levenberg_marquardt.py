@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 
 from jaxlaws.fitting.form import Form
-from jaxlaws.fitting.normal_equations import Blocks, product, products
+from jaxlaws.fitting.normal_equations import Blocks, normal_equations, product
 from jaxlaws.fitting.objectives import OBJECTIVES, Objective, is_robust
 from jaxlaws.fitting.once import once
 
@@ -141,9 +141,9 @@ def search(
         error, slope = objective.error(predicted, measured), objective.slope(predicted, measured)
         jacobian = [jnp.where(used, each * slope, 0) for each in slopes]
         force = jnp.where(used, weight * error, 0)
-        value = total(jnp.sum(jnp.where(used, weight * error**2 / 2, 0), 0))
-        gradient = jnp.stack([jnp.sum(each * force, 0) for each in jacobian])
-        return _At(value, gradient, products(jacobian, jnp.where(used, weight, 0)))
+        of_error = jnp.where(used, weight * error**2 / 2, 0)
+        matrix, gradient, value = normal_equations(jacobian, jnp.where(used, weight, 0), force, of_error)
+        return _At(total(value), gradient, matrix)
 
     def stepped(
         at: _At, damping: jax.Array, x: jax.Array, blocks: Blocks, span: Any = np.inf

@@ -26,7 +26,7 @@ from jax import lax
 
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import SMALL, Found, damped, eased, rounding_of
-from jaxlaws.fitting.normal_equations import UNROLLED, Blocks, diagonal_of, product, products
+from jaxlaws.fitting.normal_equations import UNROLLED, Blocks, diagonal_of, normal_equations, product, sums
 from jaxlaws.fitting.objectives import OBJECTIVES
 from jaxlaws.fitting.once import once
 
@@ -51,7 +51,8 @@ class _At(NamedTuple):
     value: jax.Array
     little: jax.Array  # of the value, that counts as nothing
     error: jax.Array  # [row, block, problem]
-    jacobian: jax.Array  # of the errors, [number, row, block, problem]
+    jacobian: Any  # of the errors, [row, block, problem] for each number, or all in one array where they are many
+    squares: jax.Array  # the diagonal of the normal equations, [number, block, problem]
     bending: jax.Array  # second derivatives of the errors, each times the derivative of rho, [number, number, ...]
     convex: jax.Array  # the same with the absolute values of its eigenvalues
 
@@ -104,34 +105,37 @@ def refine(
     used = weight > 0
     tiny = total(rounding_of(objective, measured, weight))
 
-    def over_rows(values: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(used, values, 0), 0)
+    def objective_of(error: jax.Array) -> jax.Array:
+        found: jax.Array = jnp.sum(jnp.where(used, weight * objective.of_errors(error), 0), 0)
+        return found
 
     def near(point: Sequence[jax.Array], force: jax.Array, first: jax.Array) -> tuple[_At, jax.Array]:
         x = jnp.stack([*point])
         predicted, slopes = form.derivatives(point, range(count), data)
         slope = jnp.where(used, objective.slope(predicted, measured), 0)
         error = jnp.where(used, objective.error(predicted, measured), 0)
-        value = total(over_rows(weight * objective.of_errors(error)))
         jacobian = [jnp.where(used, each * slope, 0) for each in slopes]
         clipped = jnp.where(first, jnp.clip(error, -delta, delta), force) if delta < np.inf else error
         force = weight * clipped
-        bending = jnp.zeros((count, count, *shape), force.dtype)
+        pairs = form.bent if len(form.bent) <= MOST_BENT else ()
+        seconds = [form.slope(form.slope(lambda x: form.at(x, data), j), i)(point) for i, j in pairs]
+        terms = [weight * objective.of_errors(error), *(force * slope * second for second in seconds)]
+        terms = [jnp.where(used, term, 0) for term in terms]
+        each = tuple(jacobian) if count <= UNROLLED else jnp.stack(jacobian)
+        gradient, squares, (value, *bent) = _gradient_and_squares(each, weight, force, terms)
+        nothing = jnp.zeros(shape, force.dtype)
+        rows = [[nothing] * count for _ in range(count)]
+        for (i, j), second in zip(pairs, bent, strict=True):
+            rows[i][j] = rows[j][i] = second
+        bending = jnp.stack([jnp.stack(row) for row in rows])
         if objective.bend:
-            bending = bending + objective.bend * products(jacobian, jnp.where(used, force, 0))
-        if len(form.bent) <= MOST_BENT:
-            nothing = jnp.zeros(shape, force.dtype)
-            rows = [[nothing] * count for _ in range(count)]
-            for i, j in form.bent:
-                second = form.slope(form.slope(lambda x: form.at(x, data), j), i)(point)
-                rows[i][j] = rows[j][i] = over_rows(force * slope * second)
-            bending = bending + jnp.stack([jnp.stack(row) for row in rows])
+            bending = bending + objective.bend * normal_equations(jacobian, jnp.where(used, force, 0), force)[0]
         # What steps multiply bends along a step.
-        slopes_over = _gradient(jnp.stack(jacobian), force) / jnp.where(blocks.multiplied(x), x, jnp.inf)
+        slopes_over = gradient / jnp.where(blocks.multiplied(x), x, jnp.inf)
         bending = bending + jnp.eye(count)[:, :, None, None] * blocks.totals(slopes_over)
-        each = jnp.stack(jacobian)
-        scale = jnp.sum(each * (weight * each), 1)
-        return _At(value, TOLERANCE * value + tiny, error, each, bending, _convex(bending, scale)), clipped
+        value = total(value)
+        convex = _convex(bending, squares)
+        return _At(value, TOLERANCE * value + tiny, error, each, squares, bending, convex), clipped
 
     def advance(state: _State) -> _State:
         robust = delta < np.inf
@@ -147,8 +151,7 @@ def refine(
         x = jnp.where(take, state.trial, state.x)
         at = jax.tree.map(lambda new, old: jnp.where(take, new, old), new, state.at)
         kept = jnp.where(take, clipped, state.kept)
-        size = blocks.totals(jnp.sum(at.jacobian * (weight * at.jacobian), 1))
-        diagonal = damping * size
+        diagonal = damping * blocks.totals(at.squares)
         if robust:
             model = _robust(at, kept, weight, diagonal, x, blocks, delta)
         else:
@@ -165,7 +168,7 @@ def refine(
         arc = [blocks.moved(x, t * step + t**2 * turn) for t in ARC]
         points = jnp.stack([*arc, jnp.clip(x + step, *bounds), blocks.moved(x, reach * step)])
         ahead = jax.vmap(lambda point: objective.error(form.at([*point], data), measured))(points)
-        values = jax.vmap(lambda error: total(over_rows(weight * objective.of_errors(error))))(ahead)
+        values = jax.vmap(lambda error: total(objective_of(error)))(ahead)
         best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf), 0)
         trial, force, part = points[0], model.force, parts[0]
         for k in range(1, len(points)):
@@ -207,7 +210,8 @@ def refine(
             nothing + jnp.inf,
             nothing - 1,
             by_row,
-            jnp.zeros((count, *by_row.shape), start.dtype),
+            (by_row,) * count if count <= UNROLLED else jnp.zeros((count, *by_row.shape), start.dtype),
+            jnp.zeros_like(start),
             jnp.zeros((count, *start.shape), start.dtype),
             jnp.zeros((count, *start.shape), start.dtype),
         ),
@@ -227,13 +231,13 @@ def refine(
     state = lax.while_loop(unfinished, once(advance), state)
     # The last step gains nothing in the objective, whose root is the error of the coefficients, but digits of these.
     error = objective.error(form.at([*state.trial], data), measured)
-    last = total(over_rows(weight * objective.of_errors(error)))
+    last = total(objective_of(error))
     better = state.converged & (last <= state.at.value + state.at.little)
     x, value = jnp.where(better, state.trial, state.x), jnp.where(better, last, state.at.value)
     return Found(x, value, state.converged, state.steps, state.damping)
 
 
-def _moved(jacobian: jax.Array, step: jax.Array) -> jax.Array:
+def _moved(jacobian: Any, step: jax.Array) -> jax.Array:
     """What a step changes errors by, [row, block, problem]."""
     if len(step) > UNROLLED:
         found: jax.Array = jnp.sum(jacobian * step[:, None], 0)
@@ -242,12 +246,24 @@ def _moved(jacobian: jax.Array, step: jax.Array) -> jax.Array:
     return moved
 
 
-def _gradient(jacobian: jax.Array, force: jax.Array) -> jax.Array:
+def _gradient(jacobian: Any, force: jax.Array) -> jax.Array:
     """[number, block, problem]."""
     if len(jacobian) > UNROLLED:
         found: jax.Array = jnp.sum(jacobian * force, 1)
         return found
-    return jnp.stack([jnp.sum(slope * force, 0) for slope in jacobian])
+    return jnp.stack(sums([slope * force for slope in jacobian]))
+
+
+def _gradient_and_squares(
+    jacobian: Any, weight: jax.Array, force: jax.Array, others: Sequence[jax.Array]
+) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+    """The same, the diagonal of the normal equations, and sums over the rows of other terms."""
+    if len(jacobian) > UNROLLED:
+        return jnp.sum(jacobian * force, 1), jnp.sum(jacobian * (weight * jacobian), 1), sums(others)
+    gradient = [slope * force for slope in jacobian]
+    squares = [slope * (weight * slope) for slope in jacobian]
+    found, count = sums([*gradient, *squares, *others]), len(jacobian)
+    return jnp.stack(found[:count]), jnp.stack(found[count : 2 * count]), found[2 * count :]
 
 
 class _Model(NamedTuple):
@@ -262,8 +278,7 @@ class _Model(NamedTuple):
 
 def _quadratic(at: _At, weight: jax.Array, damping: jax.Array, x: jax.Array, blocks: Blocks) -> _Model:
     """The minimum for squares."""
-    squares = products([*at.jacobian], weight)
-    slope = _gradient(at.jacobian, weight * at.error)
+    squares, slope = normal_equations(at.jacobian, weight, weight * at.error)
     step = blocks.step(squares + at.bending, slope, damping, x)
     convex = _is_solved(at, squares + at.bending, slope, damping, x, step, blocks)
     bending = jnp.where(convex, at.bending, at.convex)
@@ -323,7 +338,6 @@ class _Inner(NamedTuple):
     step: jax.Array
     error: jax.Array  # after the step
     full: jax.Array  # with all of the last change
-    full_error: jax.Array
     upper: jax.Array  # how far derivatives of rho are from delta
     lower: jax.Array  # and from -delta
     above: jax.Array  # by how much errors are beyond delta
@@ -346,61 +360,69 @@ def _robust(
     used = weight > 0
     rows = total(jnp.sum(weight * jnp.ones_like(at.error), 0))
 
-    def inside(part: jax.Array, change: jax.Array) -> jax.Array:
-        """How far a change may go, with all parts positive."""
-        far = jnp.where(used & (change < 0), -TO_BOUNDARY * part / jnp.where(change < 0, change, -1), jnp.inf)
-        return jnp.min(far, 0)
+    def inside(*changes: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """How far changes may go, with all parts positive."""
+        far = [jnp.where(used & (d < 0), -TO_BOUNDARY * part / jnp.where(d < 0, d, -1), jnp.inf) for part, d in changes]
+        return jnp.min(functools.reduce(jnp.minimum, far), 0)
 
     def turned(state: _Inner) -> _Inner:
         upper, lower, above, below = state.upper, state.lower, state.above, state.below
-        force = jnp.where(upper < lower, delta - upper, lower - delta)
+        first = state.turn == 0  # in which the errors below delta are taken to be those of the model before
         gap = total(jnp.sum(weight * (upper * above + lower * below), 0))
         mu = state.central * gap / (2 * rows)
-        first = state.turn == 0  # in which the errors below delta are taken to be those of the model before
-        share = jnp.where(first, inner, 1 / (1 + above / upper + below / lower))
-        rest = jnp.where(first, state.error - guess, state.error - force - mu / upper + mu / lower)
-        bending = jnp.where(first, at.bending, at.convex)
-        matrix = products([*at.jacobian], weight * share) + bending
-        slope = _gradient(at.jacobian, weight * (jnp.where(first, guess, force) + share * rest))
-        slope = slope + product(bending, state.step) + damping * state.step
+
+        def on_path() -> tuple[jax.Array, ...]:
+            force = jnp.where(upper < lower, delta - upper, lower - delta)
+            share = 1 / (1 + above / upper + below / lower)
+            rest = state.error - force - mu / upper + mu / lower
+            return share, rest, weight * (force + share * rest), at.convex
+
+        def from_guess() -> tuple[jax.Array, ...]:
+            share = jnp.where(inner, 1.0, 0.0)
+            rest = state.error - guess
+            return share, rest, weight * (guess + share * rest), at.bending
+
+        share, rest, pull, bending = lax.cond(first, from_guess, on_path)
+        matrix, slope = normal_equations(at.jacobian, weight * share, pull)
+        matrix, slope = matrix + bending, slope + product(bending, state.step) + damping * state.step
         change = blocks.step(matrix, slope, damping, x + state.step)
-        moved = _moved(at.jacobian, change)
-        dforce = share * (moved + rest)
-        dabove = mu / upper - above + above / upper * dforce
-        dbelow = mu / lower - below - below / lower * dforce
-        length = jnp.minimum(
-            jnp.minimum(inside(upper, -dforce), inside(lower, dforce)),
-            jnp.minimum(inside(above, dabove), inside(below, dbelow)),
-        )
-        length = jnp.minimum(blocks.least(length), 1)
         full = state.step + change
+        moved = _moved(at.jacobian, change)
         full_error = state.error + moved
         gain = jnp.sum(weight * objective.of_errors(full_error), 0) + jnp.sum(full * product(bending, full), 0) / 2
         gain = at.value - total(gain)
-        left = (1 - length * (1 - state.central)) * gap
-        met = (jnp.abs(full_error) <= delta) == inner
-        met = jnp.all((met & (inner | (full_error * guess > 0))) | ~used, 0, keepdims=True)
-        met = jnp.all(met, 1, keepdims=True) if blocks.shared else met
-        met = met[0] & _is_solved(at, matrix, slope, damping, x, change, blocks) & (gain >= -at.little)
-        enough = jnp.where(first, met, (left <= 0.1 * gain + at.little) & (length > 0.5))
-        done = state.done | enough | (~jnp.isfinite(gain) & ~first)
-        new = _Inner(
-            step=state.step + length * change,
-            error=state.error + length * moved,
-            full=full,
-            full_error=full_error,
-            upper=upper - length * dforce,
-            lower=lower + length * dforce,
-            above=above + length * dabove,
-            below=below + length * dbelow,
-            central=jnp.where(length > 0.9, 0.05, jnp.where(length > 0.5, 0.2, 0.5)),
-            gain=gain,
-            done=done,
-            turn=state.turn + 1,
-        )
-        stay = state.done | (first & ~done)
-        kept: _Inner = jax.tree.map(lambda new, old: jnp.where(stay, old, new), new, state)
-        return kept._replace(done=new.done, turn=new.turn)
+
+        def checked() -> _Inner:
+            """Whether that is the minimum."""
+            met = (jnp.abs(full_error) <= delta) == inner
+            met = jnp.all((met & (inner | (full_error * guess > 0))) | ~used, 0, keepdims=True)
+            met = jnp.all(met, 1, keepdims=True) if blocks.shared else met
+            met = met[0] & _is_solved(at, matrix, slope, damping, x, change, blocks) & (gain >= -at.little)
+            return state._replace(done=state.done | met)
+
+        def further() -> _Inner:
+            """One step of the interior-point method."""
+            dforce = share * (moved + rest)
+            dabove = (mu + above * dforce) / upper - above
+            dbelow = (mu - below * dforce) / lower - below
+            length = inside((upper, -dforce), (lower, dforce), (above, dabove), (below, dbelow))
+            length = jnp.minimum(blocks.least(length), 1)
+            left = (1 - length * (1 - state.central)) * gap
+            enough = (left <= 0.1 * gain + at.little) & (length > 0.5)
+            return state._replace(
+                step=state.step + length * change,
+                error=state.error + length * moved,
+                upper=upper - length * dforce,
+                lower=lower + length * dforce,
+                above=above + length * dabove,
+                below=below + length * dbelow,
+                central=jnp.where(length > 0.9, 0.05, jnp.where(length > 0.5, 0.2, 0.5)),
+                done=state.done | enough | ~jnp.isfinite(gain),
+            )
+
+        new = lax.cond(first, checked, further)._replace(full=full, gain=gain)
+        kept: _Inner = jax.tree.map(lambda new, old: jnp.where(state.done, old, new), new, state)
+        return kept._replace(turn=state.turn + 1)
 
     inner = jnp.abs(guess) < delta
     near = jnp.clip(at.error, -0.9 * delta, 0.9 * delta)
@@ -410,7 +432,6 @@ def _robust(
         step=jnp.zeros_like(x),
         error=at.error,
         full=jnp.zeros_like(x),
-        full_error=at.error,
         upper=delta - near,
         lower=delta + near,
         above=jnp.maximum(at.error - near, least),
@@ -426,7 +447,7 @@ def _robust(
     return _Model(
         step=state.full,
         gain=gain,
-        force=jnp.clip(state.full_error, -delta, delta),
+        force=jnp.clip(at.error + _moved(at.jacobian, state.full), -delta, delta),
         weight=curvature,
-        matrix=products([*at.jacobian], curvature) + at.convex,
+        matrix=normal_equations(at.jacobian, curvature, curvature)[0] + at.convex,
     )

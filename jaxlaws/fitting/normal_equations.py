@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxlaws.optimize.interior_point import symmetric_solution
 
-__all__ = ["UNROLLED", "Blocks", "diagonal_of", "product", "products"]
+__all__ = ["FEW_ROWS", "UNROLLED", "Blocks", "diagonal_of", "normal_equations", "product", "sums"]
 
+FEW_ROWS = 1 << 10  # of which rounding leaves no more in one sum than in the terms
+MANY_PROBLEMS = 64
 UNROLLED = 5  # coefficients; sums over the rows for more of them are not written out, which takes less to compile
 LARGEST = 200.0  # logarithm of what a step multiplies a coefficient with
 
@@ -121,15 +124,38 @@ class _Stops(NamedTuple):
     rounds: jax.Array
 
 
-def products(jacobian: Sequence[jax.Array], weight: jax.Array) -> jax.Array:
-    """Weighted sums over rows of the products of [row, block, problem], [number, number, block, problem]."""
+def sums(terms: Sequence[jax.Array]) -> list[jax.Array]:
+    """Sums over the rows of [row, block, problem].
+
+    Of few problems, one pass over the rows computes all of them, and what terms have in common once; many fill the
+    vectors of a processor in one sum after the other.
+    """
+    if not terms or len(terms[0]) > FEW_ROWS or terms[0].shape[-1] >= MANY_PROBLEMS:
+        return [jnp.sum(term, 0) for term in terms]
+    zero = np.zeros((), terms[0].dtype)
+
+    def add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
+        return [x + y for x, y in zip(a, b, strict=True)]
+
+    return [*lax.reduce([*terms], [zero] * len(terms), add, (0,))]
+
+
+def normal_equations(jacobian: Any, weight: jax.Array, force: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
+    """Weighted sums over rows of the products of [row, block, problem], and those of the products with a vector.
+
+    The sums of `others`, too.
+    """
     count = len(jacobian)
     if count > UNROLLED:
-        each = jnp.stack([*jacobian])
-        found: jax.Array = jnp.einsum("pr...,qr...->pq...", each * weight, each)
-        return found
-    lower = [[jnp.sum(jacobian[i] * weight * jacobian[j], 0) for j in range(i + 1)] for i in range(count)]
-    return jnp.stack([jnp.stack([lower[max(i, j)][min(i, j)] for j in range(count)]) for i in range(count)])
+        each = jnp.stack(jacobian) if isinstance(jacobian, list) else jacobian
+        matrix = jnp.einsum("pr...,qr...->pq...", each * weight, each)
+        return matrix, jnp.sum(each * force, 1), *sums(others)
+    places = [(i, j) for i in range(count) for j in range(i + 1)]
+    terms = [jacobian[i] * weight * jacobian[j] for i, j in places] + [slope * force for slope in jacobian]
+    found = sums([*terms, *others])
+    of = dict(zip(places, found, strict=False))
+    matrix = jnp.stack([jnp.stack([of[max(i, j), min(i, j)] for j in range(count)]) for i in range(count)])
+    return matrix, jnp.stack(found[len(places) : len(terms)]), *found[len(terms) :]
 
 
 def diagonal_of(matrix: jax.Array) -> jax.Array:

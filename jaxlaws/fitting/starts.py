@@ -15,6 +15,7 @@ from jaxlaws.arguments import setting
 from jaxlaws.fitting.form import Form
 from jaxlaws.fitting.levenberg_marquardt import Found, search
 from jaxlaws.fitting.newton import refine
+from jaxlaws.fitting.normal_equations import FEW_ROWS
 from jaxlaws.fitting.objectives import is_robust
 from jaxlaws.numerics import keep_powers
 from jaxlaws.programs import ONE_LOOP, QUICK, Program, roomy
@@ -22,10 +23,10 @@ from jaxlaws.programs import ONE_LOOP, QUICK, Program, roomy
 __all__ = ["by_rows", "rounding", "solve_all", "spread"]
 
 CHUNK = 1 << 13  # rows times problems that are solved together: few wait for the one that takes longest
-FEW = 32  # problems, at most, where their steps take other numbers of turns, too
+SMALL_CHUNK = 1 << 9  # the same where steps differ in their numbers of turns, too, and problems are few
+MANY, FEW = 128, 32  # so many problems of that kind are solved by so few
 DAMPING = 1e-3  # of the first step
 EXACT = 1e-13  # relative errors that rounding leaves
-FEW_ROWS = 1 << 10  # of which rounding leaves no more in one sum than in the terms
 HALVES = 16  # starts of robust objectives that see half of the runs
 BEST = 4  # of them, from which the search goes on
 DISTINCT = 8  # minima of the first search, at most, from which the second one goes on
@@ -225,9 +226,11 @@ def _in_rounds(
     x = flat(start)
     blocks, total = x.shape[1:]
     one = 1 if form.shared else blocks
-    room = max(1, CHUNK // (measured.shape[-1] * blocks))
-    room = min(room, FEW) if phase == "refine" and is_robust(form.objective) else room
-    length = roomy(min(room, total))
+    rows = measured.shape[-1] * blocks
+    room = max(1, CHUNK // rows)
+    if phase == "refine" and is_robust(form.objective):
+        room = min(room, FEW) if total >= MANY else max(1, SMALL_CHUNK // rows)
+    length = min(room, roomy(total))
     if found is None:
         state = Found(
             x=x.copy(),
