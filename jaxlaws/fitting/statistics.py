@@ -69,8 +69,8 @@ def statistics(
     with setting(np.dtype(np.float64)):
         error, slope = map(np.asarray, _errors(form.objective, predicted, measured))
     low, high = (np.asarray(b)[:, None, None] for b in (form.lower, form.upper))
-    bound = (x <= low) | (x >= high)
     jacobian = np.where(used, np.nan_to_num(derivatives * slope) * np.sqrt(weight), 0)
+    bound = ((x <= low) | (x >= high)) & _pressed(form, jacobian, error * np.sqrt(weight))
     jacobian = np.where(bound[..., None], 0, jacobian)
     value = (weight * OBJECTIVES[form.objective].of_errors(error)).sum(-1)
     lost = ~np.isfinite(error).all(-1)  # where no start led anywhere
@@ -85,6 +85,21 @@ def statistics(
     found.stderr[:, lost] = np.nan
     found.covariance[lost.any(1)] = np.nan
     return found
+
+
+def _pressed(form: Form, jacobian: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Which coefficients would go beyond a bound that they are on, [number, group, part].
+
+    Others came there because the runs do not identify them: the objective does not change with them.
+    """
+    delta = OBJECTIVES[form.objective].delta
+    error = np.nan_to_num(np.clip(error, -delta, delta))
+    slope = (jacobian * error).sum(-1)
+    size = np.sqrt((jacobian**2).sum(-1) * (error**2).sum(-1))
+    shared = form.shared_count
+    slope[:shared], size[:shared] = slope[:shared].sum(1, keepdims=True), size[:shared].sum(1, keepdims=True)
+    pressed: np.ndarray = ~(np.abs(slope) <= 1e-6 * size) | (size == 0)
+    return pressed
 
 
 def _errors_and_slopes(objective: str, predicted: Any, measured: Any) -> tuple[Any, Any]:
