@@ -133,3 +133,17 @@ def test_the_repr_of_draws_says_how_many_of_them_converged():
     for share, words in ((1.0, "4 draws>"), (0.31, "4 draws, 31% of them converged>"), (np.nan, "4 draws>")):
         draws = jl.Draws(law=CHINCHILLA, coefs={"a": drawn}, best={"a": coefs}, converged={"a": share})
         assert repr(draws).endswith(words)
+
+
+@pytest.mark.parametrize("pressed", [False, True])
+def test_a_coefficient_on_its_bound_is_known_only_if_it_would_go_beyond(pressed):
+    random, params = np.random.default_rng(1), np.geomspace(1e8, 1e10, 30)
+    tokens = random.permutation(np.geomspace(1e10, 1e12, 30)) if pressed else np.full(30, 1e11)
+    loss = 1.8 + 600 * params**-0.36 - (2e3 if pressed else 0) * tokens**-0.4
+    runs = {"params": params, "tokens": tokens, "loss": loss * (1 + 0.003 * random.normal(size=30))}
+    fit = jl.fit(CHINCHILLA, runs, objective="squared", bounds={"B": (0, 1e-9)})
+    assert fit.coefs["all_data"].B == 0 or not pressed
+    assert ("on a bound: B" in fit.flags["all_data"]) is pressed
+    assert ("the runs do not tell: E, B, beta" in fit.flags["all_data"]) is not pressed
+    interval = jl.predict_interval(fit, "all_data", params=1e9, tokens=1e13)
+    assert np.isfinite(interval.high) == pressed
