@@ -124,6 +124,7 @@ def _derivative(way: _Way, i: int, j: int, x: jax.Array, y: jax.Array) -> jax.Ar
     power: jax.Array = _power(way, x, y)  # the one that all share, and y - i is not rounded
     if i:
         at_zero = jnp.where(y > i, 0.0, jnp.where(y < i, jnp.inf, jnp.where(y == i, 1.0, jnp.nan)))
+        # XLA would make (a / b) / x one quotient, and compute a and b again.
         power = functools.reduce(lambda a, b: a * (1 / b), [x] * i, power)
         power = jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, 1 / at_zero, power))
     terms = []
