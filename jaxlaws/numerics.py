@@ -42,7 +42,11 @@ def log(x: ArrayLike) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)  # so that it is traced once, and not with every use
 def _log(plain: bool, x: jax.Array) -> jax.Array:
-    return lax.log(elementary.hidden(x)) if plain else _on_cpu(elementary.log, lax.log, x)
+    return lax.log(elementary.hidden(x)) if plain else _on_cpu(_log_on_cpu, lax.log, x)
+
+
+def _log_on_cpu(x: jax.Array) -> jax.Array:
+    return elementary.log2(x) * x.dtype.type(np.log(2))
 
 
 @_log.defjvp
@@ -108,8 +112,8 @@ def _power(way: _Way, x: jax.Array, y: jax.Array) -> jax.Array:
 
     def on_cpu(x: jax.Array, y: jax.Array) -> jax.Array:
         far = np.finfo(y.dtype).max
-        z = jnp.where(y == 0, 0, jnp.clip(y, -far, far) * elementary.log(x))  # log(1) is 0, times infinity too
-        found = elementary.exp(z)
+        z = jnp.where(y == 0, 0, jnp.clip(y, -far, far) * elementary.log2(x))  # log(1) is 0, times infinity too
+        found = elementary.exp2(z)
         if way == "kept":  # XLA keeps quotients; LLVM, which comes after it, sees that this one divides by 1
             found = found / jnp.where(z > np.inf, z, 1)
         return found

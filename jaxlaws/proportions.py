@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from jaxlaws.programs import LONG_VECTORS, Program
 
 __all__ = ["Normalised", "ProportionsWarning"]
 
 ROUNDING = 1e-6  # how far off a sum may be by rounding, relative; float32 is within 1e-7, bfloat16 within NEAR
-BLOCK = 1 << 14  # rows, whose sums stay in the cache
+BLOCK = 1 << 17  # rows, from which compiled sums pay
+COLUMNS = 32  # of which sums are added column by column
 NEAR = 1e-2  # how far off it may be, relative, and be meant; also of 100, for percent
 
 
@@ -89,17 +97,19 @@ def _summing(values: np.ndarray, total: float) -> bool:
     """Whether all rows are known to have the sum `total`, in little time."""
     if values.dtype not in (np.float32, np.float64) or not values.size:
         return False
-    rows, size = values.reshape(-1, values.shape[-1]), values.shape[-1]
-    least, most = total - ROUNDING / 2 * total, total + ROUNDING / 2 * total
-    with np.errstate(invalid="ignore", over="ignore"):
-        for start in range(0, len(rows), BLOCK):
-            part = rows[start : start + BLOCK]
-            if size > 8:
-                sums = np.einsum("ij->i", part)
-            else:  # NumPy is slow at sums over a short last axis
-                sums = part[:, 0].copy()
-                for j in range(1, size):
-                    sums += part[:, j]
-            if not (sums.max() <= most and sums.min() >= least):
-                return False
-    return True
+    rows = values.reshape(-1, values.shape[-1])
+    few = rows.shape[1] <= COLUMNS
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    with np.errstate(invalid="ignore", over="ignore"), jax.enable_x64(values.dtype == np.float64):
+        found = [_compiled(total, block) if few and len(block) == BLOCK else _near(total, block, np) for block in blocks]
+        return all(map(bool, found))
+
+
+def _near(total: float, rows: Any, numpy: Any = jnp) -> Any:
+    """Whether the sums of these rows are nearly the total, by NumPy or JAX; not if one is NaN."""
+    # Both are slow at sums over a short last axis.
+    sums = functools.reduce(operator.add, rows.T) if rows.shape[1] <= COLUMNS else numpy.einsum("ij->i", rows)
+    return (abs(sums - total) <= ROUNDING / 2 * total).all()
+
+
+_compiled = Program(_near, static=1, cpu_options=LONG_VECTORS)
