@@ -113,7 +113,7 @@ def log2(x: jax.Array) -> jax.Array:
 
 
 def exp2(z: jax.Array) -> jax.Array:
-    """2 to the power of a float32 or float64 array, within 2 units in the last place; 0 where it is nearly subnormal."""
+    """2 to the power of a float32 or float64 array, within 2 units in the last place; 0 where nearly subnormal."""
     form = FORMATS[z.dtype.name]
     real, info = form.dtype, np.finfo(form.dtype)
     # The least number is written as 0, and twice the largest power of two as infinity.

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import csv
 import errno
+import functools
 import io
 import itertools
 import json
@@ -34,6 +35,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from jaxlaws.json_lines import LINES, JsonLines, extended, renamed
+from jaxlaws.row_groups import RowGroups
 from jaxlaws.saved import SavedDataset
 from jaxlaws.tables import DataError
 from jaxlaws.text import blocks, decoded, printable
@@ -55,7 +57,7 @@ FORMATS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl",
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 
-BATCH_ROWS = 1 << 20  # of a table at a time, and of a row group written
+BATCH_ROWS = 1 << 18  # of a table at a time, and of a row group written
 BATCH_BYTES = 1 << 25  # of wide tables, in place of that
 TEXT_ROWS = 1 << 16  # made into text at a time
 BLOCK_BYTES = 1 << 21  # of text; Arrow reads up to 32 blocks ahead
@@ -528,10 +530,10 @@ class Writer:
         """Append a table."""
         with self._errors():
             if self._format == "parquet":
-                self._parquet = self._parquet or _open_parquet(self._sink, table.schema, self._like)
-                with contextlib.suppress(pa.ArrowException):  # Arrow drops a dictionary when the next one differs
-                    table = table.unify_dictionaries()
-                self._parquet.write_table(table)
+                if self._parquet is None:
+                    encode = functools.partial(_parquet, table.schema, self._like)
+                    self._parquet = RowGroups(self._sink, encode)
+                self._parquet.write(table)
             elif self._format == "text":
                 self._shown.append(table[: max(SHOWN_ROWS - self._rows, 0)])
             else:
@@ -561,6 +563,8 @@ class Writer:
         """Let go of the file after an error: nothing more is written, so that no stream looks whole."""
         self._shown = []
         self._file.open = False
+        if self._parquet is not None:
+            self._parquet.abandon()
         with contextlib.suppress(Exception):  # the first error is the one to tell
             self.close()
 
@@ -574,16 +578,22 @@ class Writer:
             raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
 
 
-def _open_parquet(sink: Any, schema: Any, like: Any = None) -> Any:
+def _parquet(schema: Any, like: Any, table: Any) -> Any:
+    """A Parquet file in memory."""
     # Predictions hardly repeat: a dictionary of them costs time and saves nothing.
     repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
-    writer = pq.ParquetWriter(sink, schema, use_dictionary=repeating, store_schema=False)
-    # Arrow would store the types of the tables; text that came as a dictionary is text to the readers of the file.
-    for i, field in enumerate(schema):
-        if pa.types.is_dictionary(field.type) and like is not None and field.name in like.names:
-            schema = schema.set(i, like.field(field.name))
-    writer.add_key_value_metadata({**(schema.metadata or {}), "ARROW:schema": base64.b64encode(schema.serialize())})
-    return writer
+    options = {} if int(pa.__version__.split(".")[0]) < 23 else {"max_rows_per_page": BATCH_ROWS}  # else 20,000: slow
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, use_dictionary=repeating, store_schema=False, **options) as writer:
+        with contextlib.suppress(pa.ArrowException):  # Arrow drops a dictionary when the next one differs
+            table = table.unify_dictionaries()
+        writer.write_table(table)
+        # Arrow would store the types of the tables; text that came as a dictionary is text to the readers of the file.
+        for i, field in enumerate(schema):
+            if pa.types.is_dictionary(field.type) and like is not None and field.name in like.names:
+                schema = schema.set(i, like.field(field.name))
+        writer.add_key_value_metadata({**(schema.metadata or {}), "ARROW:schema": base64.b64encode(schema.serialize())})
+    return sink.getvalue()
 
 
 def _csv_header(schema: Any) -> bytes:

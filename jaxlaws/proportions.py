@@ -101,7 +101,9 @@ def _summing(values: np.ndarray, total: float) -> bool:
     few = rows.shape[1] <= COLUMNS
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     with np.errstate(invalid="ignore", over="ignore"), jax.enable_x64(values.dtype == np.float64):
-        found = [_compiled(total, block) if few and len(block) == BLOCK else _near(total, block, np) for block in blocks]
+        found = [
+            _compiled(total, block) if few and len(block) == BLOCK else _near(total, block, np) for block in blocks
+        ]
         return all(map(bool, found))
 
 
