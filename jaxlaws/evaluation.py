@@ -54,7 +54,7 @@ from jaxlaws.arguments import (
 from jaxlaws.columns import ALIGNMENT, BLOCK, BLOCK_BYTES, in_blocks
 from jaxlaws.law import Law, Var, variables
 from jaxlaws.numerics import keep_powers, matvec
-from jaxlaws.programs import LONG_VECTORS, Program, one_cpu, padded, roomy
+from jaxlaws.programs import LONG_VECTORS, Program, known, one_cpu, padded, roomy
 from jaxlaws.ranges import beyond, by_input, ranges_for
 from jaxlaws.sharding import with_auto_axes
 
@@ -355,7 +355,7 @@ _outermost = Program(_batch, static=2, cpu_options=LONG_VECTORS, checked=True)
 @functools.cache
 def _donated(backend: str) -> Any:
     """A compiled `_batch` whose result takes the memory of an array that comes as the last argument."""
-    options = LONG_VECTORS if backend == "cpu" else None
+    options = known(LONG_VECTORS) if backend == "cpu" else None
     return jax.jit(_into, static_argnums=(0, 1), donate_argnums=6, keep_unused=True, compiler_options=options)
 
 

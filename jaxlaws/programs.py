@@ -25,11 +25,12 @@ from jax.experimental.serialize_executable import deserialize_and_load, serializ
 
 from jaxlaws.law import Law
 
-__all__ = ["LONG_VECTORS", "ONE_LOOP", "QUICK", "Program", "forget", "one_cpu", "padded", "roomy", "unchecked"]
+__all__ = ["LONG_VECTORS", "ONE_LOOP", "QUICK", "Program", "forget", "known", "one_cpu", "padded", "roomy", "unchecked"]
 
-# Options of the compiler for a CPU: vectors as long as it has them, for much data; or, for hundreds of small loops with
+# Options of the compiler for a CPU: for much data, vectors as long as it has them, and sums over a short axis in loops
+# of its own, as those of a library that it would call take five times as long; or, for hundreds of small loops with
 # little data, fewer passes and the older way to make machine code of them, which takes half of the time.
-LONG_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+LONG_VECTORS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 # Sums are computed along with their terms. Otherwise those of more than 32 terms are cut into shorter ones: more
 # exact for thousands of terms, and slower to compile.
@@ -106,8 +107,8 @@ class Program:
     @functools.cached_property
     def jitted(self) -> Any:
         """What `jax.jit` makes of the function, with the options where JAX runs on a CPU."""
-        options = self.cpu_options if jax.default_backend() == "cpu" else {}
-        return jax.jit(self.fn, static_argnums=tuple(range(self.static)), compiler_options=options or None)
+        options = known(self.cpu_options) if jax.default_backend() == "cpu" else None
+        return jax.jit(self.fn, static_argnums=tuple(range(self.static)), compiler_options=options)
 
     def __call__(self, *args: Any) -> Any:
         """Call the function, with arrays of NumPy or JAX."""
@@ -144,6 +145,22 @@ def _executable(program: Program, static: Hashable, tree: Any, avals: Any, x64: 
     return run, structure[0]
 
 
+def known(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Those of the options that this version of the compiler has; None for none."""
+    return {name: value for name, value in options.items() if _is_known(name, value)} or None
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+    if "experimental" not in name:
+        return True
+    try:
+        jax.jit(lambda: 0.0).lower().compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
 def forget() -> None:
     """Let go of the programs in memory."""
     _executable.cache_clear()
@@ -159,7 +176,7 @@ def _compiled(lowered: Any, options: Mapping[str, Any]) -> tuple[Any, Path | Non
     path = folder and folder / (_digest((lowered.as_text(), sorted(options.items()))) + PROGRAM)
     if found := path and _loaded(path):
         return found, path
-    found = lowered.compile(compiler_options=dict(options) or None)
+    found = lowered.compile(compiler_options=known(options))
     if path:
         with contextlib.suppress(Exception):  # a folder that cannot be written, or a program that cannot be kept
             _write(path, pickle.dumps(serialize(found)))
