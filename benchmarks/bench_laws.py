@@ -79,6 +79,18 @@ def sample(result, index):
     return np.column_stack([np.asarray(leaf)[index] for leaf in leaves])
 
 
+def error(case, result):
+    """The largest relative error of predictions, at some rows, against the formula in NumPy's longest numbers."""
+    index = np.arange(0, len(case.arrays[0]), max(1, len(case.arrays[0]) // 1000))
+    functions = {"exp": np.exp, "log": np.log}
+    coefs = {name: np.asarray(value, np.longdouble) for name, value in case.coefs.items()}
+    fields = [v.name for v in jl.variables(case.law.inputs)]
+    columns = [getattr(case.inputs, name)[index].astype(np.longdouble) for name in fields]
+    rows = [dict(zip(fields, row, strict=True)) for row in zip(*columns, strict=True)]
+    exact = np.array([np.ravel(eval(case.law.formula, functions | coefs | row)) for row in rows])
+    return float(np.max(np.abs(sample(result, index) / exact - 1)))
+
+
 def check(case):
     """A function that compares a result with jaxlaws in float64, at a sample of rows."""
     rows = len(case.arrays[0])
@@ -97,8 +109,15 @@ def check(case):
 def test_rows_per_second(clock, name, verb, dtype, rows, peer):
     law = jl.laws[name]
     case = peers.Case(law, verb, peers.configurations(law, rows, dtype))
+    compare = check(case)
+
+    def checked(result):
+        compare(result)
+        if verb == "value":
+            clock.benchmark.extra_info["error"] = error(case, result)
+
     with setting(peer, dtype):
-        clock(prepare(peer, case), rows, check(case))
+        clock(prepare(peer, case), rows, checked)
 
 
 def test_memory(clock, name, dtype, rows):
