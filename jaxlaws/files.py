@@ -35,7 +35,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from jaxlaws.json_lines import LINES, JsonLines, extended, renamed
-from jaxlaws.row_groups import RowGroups
+from jaxlaws.row_groups import Columns, RowGroups
 from jaxlaws.saved import SavedDataset
 from jaxlaws.tables import DataError
 from jaxlaws.text import blocks, decoded, printable
@@ -45,6 +45,7 @@ __all__ = [
     "Reader",
     "Writer",
     "ahead",
+    "columns_of",
     "format_of",
     "open_reader",
     "open_writer",
@@ -58,6 +59,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 
 BATCH_ROWS = 1 << 18  # of a table at a time, and of a row group written
+FEW_ROWS, MANY_ROWS = 1 << 15, 1 << 24  # of row groups that are copied
 BATCH_BYTES = 1 << 25  # of wide tables, in place of that
 TEXT_ROWS = 1 << 16  # made into text at a time
 BLOCK_BYTES = 1 << 21  # of text; Arrow reads up to 32 blocks ahead
@@ -83,7 +85,7 @@ class Reader:
     Attributes:
         format: "parquet", "csv", "jsonl", or "arrow" for a folder.
         schema: The Arrow schema.
-        names: The names of all columns, also of those in whole lines of JSON.
+        names: The names of all columns, also of those of a Parquet file that are not read, or in whole lines of JSON.
         fraction: The share of the file that a number of rows is, where it can be known.
         regular: Whether it is a file or in memory, and not a stream that may keep its reader waiting.
     """
@@ -212,11 +214,12 @@ def open_reader(
                         source, metadata=metadata, read_dictionary=repeating, pre_buffer=False, buffer_size=1 << 20
                     )
                 )
-                wanted = [name for name in schema.names if columns is None or name in columns]
+                names = schema.names
+                wanted = [name for name in names if columns is None or name in columns]
                 rows = max(file.metadata.num_rows, 1)
                 batches = file.iter_batches(batch_size=_batch_rows(file, wanted), columns=wanted)
                 schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
-            yield Reader(format, schema, batches, lambda done: done / rows)
+            yield Reader(format, schema, batches, lambda done: done / rows, names=names)
             return
         size = os.path.getsize(path) if path != "-" and os.path.isfile(path) else 0
         stream = source
@@ -517,8 +520,16 @@ class _Sink(io.RawIOBase):
 class Writer:
     """Writes Arrow tables of the same columns to a file, one after another."""
 
-    def __init__(self, file: Any, format: str, path: str, compression: str | None = None, like: Any = None):
-        self._file, self._format, self._path, self._like = _Sink(file), format, path, like
+    def __init__(
+        self,
+        file: Any,
+        format: str,
+        path: str,
+        compression: str | None = None,
+        like: Any = None,
+        beside: Columns | None = None,
+    ):
+        self._file, self._format, self._path, self._like, self._beside = _Sink(file), format, path, like, beside
         self._sink: Any = self._file
         if compression:
             self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), compression)
@@ -531,8 +542,11 @@ class Writer:
         with self._errors():
             if self._format == "parquet":
                 if self._parquet is None:
-                    encode = functools.partial(_parquet, table.schema, self._like)
-                    self._parquet = RowGroups(self._sink, encode)
+                    described = _as_text(table.schema, self._like)
+                    if self._beside is not None:
+                        described = pa.schema([*self._beside.schema, *table.schema], self._beside.schema.metadata)
+                    encode = functools.partial(_parquet, table.schema, described)
+                    self._parquet = RowGroups(self._sink, encode, self._beside)
                 self._parquet.write(table)
             elif self._format == "text":
                 self._shown.append(table[: max(SHOWN_ROWS - self._rows, 0)])
@@ -578,8 +592,8 @@ class Writer:
             raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
 
 
-def _parquet(schema: Any, like: Any, table: Any) -> Any:
-    """A Parquet file in memory."""
+def _parquet(schema: Any, described: Any, table: Any) -> Any:
+    """A Parquet file in memory, with a schema that it describes its columns by."""
     # Predictions hardly repeat: a dictionary of them costs time and saves nothing.
     repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
     options = {} if int(pa.__version__.split(".")[0]) < 23 else {"max_rows_per_page": BATCH_ROWS}  # else 20,000: slow
@@ -587,13 +601,34 @@ def _parquet(schema: Any, like: Any, table: Any) -> Any:
     with pq.ParquetWriter(sink, schema, use_dictionary=repeating, store_schema=False, **options) as writer:
         with contextlib.suppress(pa.ArrowException):  # Arrow drops a dictionary when the next one differs
             table = table.unify_dictionaries()
-        writer.write_table(table)
-        # Arrow would store the types of the tables; text that came as a dictionary is text to the readers of the file.
-        for i, field in enumerate(schema):
-            if pa.types.is_dictionary(field.type) and like is not None and field.name in like.names:
-                schema = schema.set(i, like.field(field.name))
-        writer.add_key_value_metadata({**(schema.metadata or {}), "ARROW:schema": base64.b64encode(schema.serialize())})
+        writer.write_table(table, row_group_size=max(len(table), 1))
+        texts = {**(described.metadata or {}), "ARROW:schema": base64.b64encode(described.serialize())}
+        writer.add_key_value_metadata(texts)
     return sink.getvalue()
+
+
+def _as_text(schema: Any, like: Any) -> Any:
+    """A schema in which text that came as a dictionary is text, as in another one, to the readers of the file."""
+    for i, field in enumerate(schema):
+        if pa.types.is_dictionary(field.type) and like is not None and field.name in like.names:
+            schema = schema.set(i, like.field(field.name))
+    return schema
+
+
+def columns_of(path: str, format: str | None) -> Columns | None:
+    """The columns of a Parquet file, if a Parquet file can be made of them and of others without encoding them again.
+
+    Row groups stay as they are: they must not be so short that they cost time, or so long that they cost memory.
+    """
+    with contextlib.suppress(DataError, OSError, ValueError, LookupError), contextlib.ExitStack() as opened:
+        if os.path.isfile(path) and (format or format_of(path)[0]) == "parquet":
+            columns = Columns(opened.enter_context(open(path, "rb")))
+            rows = columns.rows
+            long = len(rows) == 1 or sum(rows) >= FEW_ROWS * len(rows)
+            if columns.copyable and long and min(rows) > 0 and max(rows) <= MANY_ROWS:
+                opened.pop_all()  # the caller closes it
+                return columns
+    return None  # what is wrong with the file is told by who reads it
 
 
 def _csv_header(schema: Any) -> bytes:
@@ -644,7 +679,13 @@ def _text(table: Any, rows: int) -> str:
 
 
 @contextlib.contextmanager
-def open_writer(path: str, format: str, compression: str | None = None, like: Any = None) -> Iterator[Writer]:
+def open_writer(
+    path: str,
+    format: str,
+    compression: str | None = None,
+    like: Any = None,
+    beside: Columns | None = None,
+) -> Iterator[Writer]:
     """Open a table for writing; a file appears under its name when it is whole, and not at all after an error.
 
     Args:
@@ -652,6 +693,7 @@ def open_writer(path: str, format: str, compression: str | None = None, like: An
         format: "parquet", "csv", "jsonl", or "text": the first rows for people to read.
         compression: Compression of the whole file, as Arrow calls it.
         like: A schema whose types the columns of a Parquet file have that are written as dictionaries.
+        beside: Columns of another Parquet file, to which those of the tables are added.
 
     Yields:
         The writer.
@@ -660,7 +702,7 @@ def open_writer(path: str, format: str, compression: str | None = None, like: An
         OSError: The file cannot be written.
     """
     with contextlib.nullcontext(sys.stdout.buffer) if path == "-" else whole_file(path) as file:
-        writer = Writer(file, format, path, compression, like)
+        writer = Writer(file, format, path, compression, like, beside)
         try:
             yield writer
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import time
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jaxlaws as jl
 from jaxlaws import files, row_groups
+from jaxlaws.cli import main
 
 
 def written(tables, encode=None, **options):
@@ -138,3 +141,146 @@ def test_a_table_of_other_columns_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="schema"):
         two()
     assert not list(tmp_path.iterdir())
+
+
+def beside(data, tables):
+    """A file that also has the columns of these tables."""
+
+    def encode(table):
+        described = pa.schema([*columns.schema, *table.schema], columns.schema.metadata)
+        return files._parquet(table.schema, described, table)
+
+    columns = row_groups.Columns(io.BytesIO(data))
+    assert columns.copyable
+    sink = io.BytesIO()
+    writer = row_groups.RowGroups(sink, encode, columns)
+    for table in tables:
+        writer.write(table)
+    writer.close()
+    return sink.getvalue()
+
+
+def new_columns(count, pieces):
+    whole = pa.table({"new": np.arange(count) * 0.5, "other": np.arange(count, dtype=np.float32)})
+    ends = [count * (i + 1) // pieces for i in range(pieces)]
+    return whole, [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_columns_of_a_file_are_copied(options, pieces):
+    tables = [table_of(start, count).replace_schema_metadata({"about": "x"}) for start, count in ((0, 100), (100, 250))]
+    data = written(tables, **options)
+    new, parts = new_columns(350, pieces)
+    file = pq.ParquetFile(io.BytesIO(beside(data, parts)))
+    expected = pa.concat_tables(tables)
+    for name in new.column_names:
+        expected = expected.append_column(name, new[name])
+    assert file.read().to_pylist() == expected.to_pylist()
+    before = pq.ParquetFile(io.BytesIO(data))
+    assert file.schema_arrow == pa.schema([*before.schema_arrow, *new.schema], {"about": "x"})
+    assert file.metadata.num_row_groups == before.metadata.num_row_groups
+    for i in range(file.metadata.num_row_groups):
+        for j in range(before.metadata.num_columns):
+            mine, other = (each.metadata.row_group(i).column(j) for each in (file, before))
+            assert mine.statistics == other.statistics
+            assert mine.total_compressed_size == other.total_compressed_size
+        assert file.read_row_group(i).num_rows == before.metadata.row_group(i).num_rows
+
+
+@pytest.mark.parametrize("writer", ["polars", "duckdb", "pyarrow with indexes and filters", "old pyarrow"])
+def test_columns_of_files_of_other_writers_are_copied(writer, tmp_path):
+    path = tmp_path / "in.parquet"
+    table = pa.table({"x": np.arange(5000) / 7, "g": ["a", None, "b", "b", "c"] * 1000, "i": range(5000)})
+    if writer == "polars":
+        polars = pytest.importorskip("polars")
+        polars.from_arrow(table).write_parquet(path, row_group_size=1500)
+    elif writer == "duckdb":
+        duckdb = pytest.importorskip("duckdb")
+        rows = table  # which it finds by its name
+        assert len(rows) == 5000
+        duckdb.sql(f"copy (select * from rows) to '{path}' (format parquet, row_group_size 2048)")
+    elif "indexes" in writer:
+        pq.write_table(table, path, row_group_size=1500, write_page_index=True, write_page_checksum=True)
+    else:
+        pq.write_table(table, path, version="1.0", data_page_version="1.0", use_dictionary=False, store_schema=False)
+    new, parts = new_columns(5000, 3)
+    found = beside(path.read_bytes(), parts)
+    whole = pq.read_table(io.BytesIO(found))
+    assert whole.column_names == ["x", "g", "i", "new", "other"]
+    assert whole.to_pylist() == [a | b for a, b in zip(pq.read_table(path).to_pylist(), new.to_pylist(), strict=True)]
+    (tmp_path / "out.parquet").write_bytes(found)
+    with contextlib.suppress(ImportError):
+        import polars
+
+        read = polars.scan_parquet(tmp_path / "out.parquet").filter(polars.col("x") > 600).collect()
+        assert read["new"].to_list() == [i / 2 for i in range(5000) if i / 7 > 600]
+    with contextlib.suppress(ImportError):
+        import duckdb
+
+        read = duckdb.sql(f"select sum(new), count(g) from '{tmp_path}/out.parquet' where i >= 4000").fetchall()
+        assert read == [(sum(i / 2 for i in range(4000, 5000)), 800)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    st.booleans(),
+)
+def test_row_groups_stay_whatever_the_lengths_of_the_tables(sizes, lengths, dictionary):
+    tables = [pa.table({"x": np.arange(size) + 0.25, "t": list(map(str, range(size)))}) for size in sizes]
+    data = written(tables, use_dictionary=dictionary)
+    count, parts, start = sum(sizes), [], 0
+    whole, _ = new_columns(count, 1)
+    for length in lengths:
+        parts.append(whole[start : start + length])
+        start += length
+    parts.append(whole[start:])
+    file = pq.ParquetFile(io.BytesIO(beside(data, parts)))
+    assert [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)] == sizes
+    assert file.read(["x", "new"]).to_pydict() == {
+        "x": [x for size in sizes for x in np.arange(size) + 0.25],
+        "new": whole["new"].to_pylist(),
+    }
+
+
+def test_another_number_of_rows_is_an_error():
+    data = written([table_of(0, 100)])
+    for count in (99, 101):
+        with pytest.raises(ValueError, match="another number of rows"):
+            beside(data, new_columns(count, 2)[1])
+
+
+def test_files_whose_columns_are_not_copied(tmp_path):
+    path = tmp_path / "x.parquet"
+    assert files.columns_of(str(path), None) is None
+    assert files.columns_of(str(tmp_path), None) is None
+    path.write_bytes(b"PAR1 and no footer")
+    assert files.columns_of(str(path), None) is None
+    table = pa.table({"x": np.arange(1000.0)})
+    pq.write_table(table, path, row_group_size=100)
+    assert files.columns_of(str(path), None) is None, "short row groups are joined"
+    pq.write_table(table[:0], path)
+    assert files.columns_of(str(path), None) is None
+    pq.write_table(table, path)
+    assert files.columns_of(str(path), "csv") is None
+    columns = files.columns_of(str(path), None)
+    assert columns.rows == [1000]
+    columns.close()
+
+
+def test_a_predicted_file_has_all_columns_as_they_were(tmp_path):
+    path, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    table = table_of(0, 1000).append_column("sft_data_size", pa.array(np.geomspace(1e2, 1e6, 1000)))
+    pq.write_table(table.replace_schema_metadata({"about": "these"}), path, compression="zstd")
+    group = "('gpt2', 'flan')"
+    main(["predict", "sft", str(path), "--group", group, "-o", str(target), "--gradients"])
+    found = pq.read_table(target)
+    assert found.drop_columns(["sft_loss", "d_sft_loss_d_sft_data_size"]).to_pylist() == table.to_pylist()
+    assert found.schema.metadata == {b"about": b"these"}
+    np.testing.assert_array_equal(found["sft_loss"], jl.laws["sft"](group, sft_data_size=table["sft_data_size"]))
+    assert pq.ParquetFile(target).metadata.row_group(0).column(0).compression == "ZSTD", "it is copied"
+    main(["predict", "sft", str(target), "--group", group, "-o", str(target)])  # in its own place, once more
+    again = pq.read_table(target)
+    assert again["predicted_sft_loss"].equals(found["sft_loss"])

@@ -179,6 +179,10 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
     lines = form == "jsonl" or (form is None and not sys.stdout.isatty())  # of JSON, which go to JSON
     dtype = np.float32 if args.float32 else np.float64
     outside, normalised = Outside(law), Normalised()
+    beside = None  # columns that need not be read, nor encoded again
+    if form == "parquet" and len(args.table) == 1 and not args.rename:
+        beside = files.columns_of(args.table[0], args.source)
+    only = None if beside is None else [args.group_column or "group"]
     others = 0  # rows of another group than the one that is used for all
     first_row = 1
 
@@ -197,18 +201,29 @@ def _transform(args: argparse.Namespace, verbs: tuple[str, ...]) -> None:
                 table = table.select([LINES])
             elif form in ("parquet", "jsonl"):
                 table = as_numbers
-            for name, values in tables.results(law, rows, verbs, reader.names, args.weights).items():
-                # pa.array() would load pandas.
-                column = pa.Array.from_buffers(
-                    pa.from_numpy_dtype(values.dtype), rows.count, [None, pa.py_buffer(values)]
-                )
-                table = table.append_column(name, column)
+            found = tables.results(law, rows, verbs, reader.names, args.weights)
+            # pa.array() would load pandas.
+            new = [
+                pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), rows.count, [None, pa.py_buffer(values)])
+                for values in found.values()
+            ]
+            if beside is not None:
+                table = pa.Table.from_arrays(new, list(found))
+            else:
+                for name, column in zip(found, new, strict=True):
+                    table = table.append_column(name, column)
             first_row += rows.count
             yield table
 
     with (
-        _open(law, args, typed=form in ("parquet", "jsonl"), dates=form == "parquet", lines=lines) as (reader, numbers),
-        files.open_writer(args.output, form or usual_format(reader.format), compression, reader.schema) as writer,
+        contextlib.nullcontext() if beside is None else contextlib.closing(beside),
+        _open(law, args, only=only, typed=form in ("parquet", "jsonl"), dates=form == "parquet", lines=lines) as (
+            reader,
+            numbers,
+        ),
+        files.open_writer(
+            args.output, form or usual_format(reader.format), compression, reader.schema, beside
+        ) as writer,
         attended() as watch,
         # Each table is written while the next one is read and predicted. Not from a stream: a thread that waits for
         # one cannot be interrupted.
