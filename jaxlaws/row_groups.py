@@ -82,7 +82,7 @@ class RowGroups:
 
     def _append(self, part: Any) -> None:
         data = memoryview(part)
-        start, footer = _footer(io.BytesIO(data))
+        start, footer = _footer(pa.BufferReader(part))
         if not self._footer:
             self._put(MAGIC)
             self._footer = self._beside.footer_with(footer) if self._beside else footer
