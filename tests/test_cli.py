@@ -891,7 +891,8 @@ pq.write_table(pa.table({{"n": np.full({rows}, 1e9), "p": np.ones({rows}), "text
 
 
 def test_a_stream_that_failed_does_not_look_whole():
-    write("runs.parquet", {"n": np.append(np.full(3_000_000, 1e9), np.nan), "p": np.ones(3_000_001)})
+    runs = pa.table({"n": np.append(np.full(3_000_000, 1e9), np.nan), "p": np.ones(3_000_001)})
+    pq.write_table(runs, "runs.parquet", row_group_size=100_000)
     done = command("predict", "parallel", "runs.parquet", "--group", "pile", "--to", "parquet")
     assert done.returncode == 2
     assert len(done.stdout) > 1000

@@ -157,13 +157,13 @@ def test_an_exported_law_takes_any_batch(law, dtype):
     with jax.enable_x64(dtype == np.float64):
         program = jax.export.deserialize(jl.export(law, group, dtype=dtype).serialize())
         call = jax.jit(program.call, compiler_options=QUICK)
+        rounding = 1e-14 if dtype == np.float64 else 2e-6
+        usual = np.median(np.abs(law(group, inputs(law, ROWS, dtype=dtype))))  # an output near 0 is a difference
         for count in (1, ROWS):
             x = inputs(law, count, dtype=dtype)
             found = call(fields(x))
             assert found.dtype == dtype
             expected = np.asarray(law(group, x))
-            rounding = 1e-14 if dtype == np.float64 else 2e-6
-            usual = np.median(np.abs(expected))  # an output near 0 is a difference
             np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding * usual)
 
 

@@ -68,9 +68,9 @@ def worst_power(x, y, found, exact):
     """The largest error of powers over what is allowed, with its position, for normal results."""
     info = np.finfo(found.dtype)
     ends = 2 * mpmath.mpf(float(info.tiny)), mpmath.mpf(float(info.max))
-    normal = [i for i, e in enumerate(exact) if ends[0] <= e <= ends[1] * (1 - 200 * float(info.eps))]
-    assert 2 * len(normal) >= len(exact)
     allowed = bound(x, y) * info.eps
+    normal = [i for i, e in enumerate(exact) if ends[0] <= e <= ends[1] * (1 - float(allowed[i]))]
+    assert 2 * len(normal) >= len(exact)
     return max((abs(mpmath.mpf(float(found[i])) / exact[i] - 1) / allowed[i], i) for i in normal)
 
 
