@@ -654,7 +654,9 @@ def _csv(table: Any) -> bytes:
 def _json_lines(table: Any) -> bytes:
     columns = [
         # NaN and infinity have no JSON; null is what readers make of them.
-        pc.if_else(pc.is_finite(column), column, None) if pa.types.is_floating(column.type) else column
+        pc.if_else(pc.is_finite(column), column, pa.nulls(len(column), column.type))  # for None it would load pandas
+        if pa.types.is_floating(column.type)
+        else column
         for column in table.columns
     ]
     rows = pa.Table.from_arrays(columns, schema=table.schema).to_pylist()

@@ -382,8 +382,8 @@ class Law:
         Example:
             >>> import jaxlaws as jl
             >>> law = jl.laws["sft"].with_groups({"mine": jl.laws["sft"].coefs(L_inf=1.5, A=4.0, alpha=0.2)})
-            >>> print(law("mine", sft_data_size=1e5), law.ranges_of("mine"))
-            1.9 {}
+            >>> print(f"{law('mine', sft_data_size=1e5):.4f}", law.ranges_of("mine"))
+            1.9000 {}
         """
         unknown = dict.fromkeys((*(v.name for v in variables(self.inputs)), *self.ratios))
         known: dict[str | None, Any] = {name: {**unknown, **(ranges or {}).get(name, {})} for name in groups}

@@ -124,8 +124,8 @@ def read_coefs(path: str | os.PathLike[str], law: Law | None = None) -> dict[str
         ...     coefs = jl.read_coefs(path, law)
         >>> coefs
         {'my model': Coefs(L_inf=1.5, A=4.0, alpha=0.2)}
-        >>> print(law(coefs["my model"], sft_data_size=1e5))
-        1.9
+        >>> print(f"{law(coefs['my model'], sft_data_size=1e5):.4f}")
+        1.9000
     """
     name = os.fspath(path)
     content = _content(name)
