@@ -620,8 +620,9 @@ def columns_of(path: str, format: str | None) -> Columns | None:
 
     Row groups stay as they are: they must not be so short that they cost time, or so long that they cost memory.
     """
-    with contextlib.suppress(DataError, OSError, ValueError, LookupError), contextlib.ExitStack() as opened:
-        if os.path.isfile(path) and (format or format_of(path)[0]) == "parquet":
+    wrong = (DataError, OSError, ValueError, LookupError, pa.ArrowException)
+    with contextlib.suppress(*wrong), contextlib.ExitStack() as opened:
+        if path != "-" and os.path.isfile(path) and (format or format_of(path)[0]) == "parquet":
             columns = Columns(opened.enter_context(open(path, "rb")))
             rows = columns.rows
             long = len(rows) == 1 or sum(rows) >= FEW_ROWS * len(rows)

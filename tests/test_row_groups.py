@@ -188,7 +188,7 @@ def test_columns_of_a_file_are_copied(options, pieces):
         assert file.read_row_group(i).num_rows == before.metadata.row_group(i).num_rows
 
 
-@pytest.mark.parametrize("writer", ["polars", "duckdb", "pyarrow with indexes and filters", "old pyarrow"])
+@pytest.mark.parametrize("writer", ["polars", "duckdb", "pyarrow with indexes", "pyarrow, format 1.0"])
 def test_columns_of_files_of_other_writers_are_copied(writer, tmp_path):
     path = tmp_path / "in.parquet"
     table = pa.table({"x": np.arange(5000) / 7, "g": ["a", None, "b", "b", "c"] * 1000, "i": range(5000)})
@@ -256,6 +256,7 @@ def test_files_whose_columns_are_not_copied(tmp_path):
     path = tmp_path / "x.parquet"
     assert files.columns_of(str(path), None) is None
     assert files.columns_of(str(tmp_path), None) is None
+    assert files.columns_of("-", "parquet") is None
     path.write_bytes(b"PAR1 and no footer")
     assert files.columns_of(str(path), None) is None
     table = pa.table({"x": np.arange(1000.0)})
